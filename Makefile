@@ -1,0 +1,54 @@
+# What a person needs. Every target sets up .venv from the hashed lock first.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+ifeq ($(shell command -v $(PYTHON) 2>/dev/null),)
+PYTHON := python3
+endif
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run flow test test-all check format lock clean example
+
+help:            ## this list
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: $(VENV)/.installed ## make .venv from the hashed lock
+
+# An environment shared with another project (a link) is that project's to renew.
+$(VENV)/.installed: requirements-dev.lock infra/uv.lock.txt
+	@if [ ! -L $(VENV) ]; then \
+	  echo "Setting up $(VENV) from requirements-dev.lock (about 6 GB, a minute or so)" && \
+	  $(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 11) else "Python 3.11 is needed; name it: make PYTHON=/path/to/python3.11")' && \
+	  $(PYTHON) -m venv $(VENV) && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r infra/uv.lock.txt && \
+	  $(BIN)/uv pip sync --quiet --compile-bytecode --require-hashes --python $(BIN)/python requirements-dev.lock; \
+	fi
+	@touch $@
+
+run: setup       ## the whole line with params.yaml, through DVC; ends with a summary
+	@python -m pipelines repro
+
+flow: setup      ## the same line as a Prefect flow
+	@python -m pipelines run
+
+test: setup      ## the tests that CI runs
+	@python -m pytest
+
+test-all: setup  ## these and the slow ones
+	@python -m pytest -m "not gpu"
+
+check: setup     ## format, lint, types, import contracts
+	@ruff format --check . && ruff check . && mypy && lint-imports
+
+format: setup    ## put the code in order
+	@ruff format . && ruff check --fix .
+
+lock: setup      ## renew the locks after pyproject.toml changed
+	uv pip compile --quiet --generate-hashes --python-version 3.11 --no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements.lock
+	uv pip compile --quiet --generate-hashes --python-version 3.11 --no-emit-index-url --no-annotate --no-header --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+	grep -A99 '^uv==' requirements.lock | awk '/^uv==/ {on=1} on && /^[a-z]/ && !/^uv==/ {exit} on {print}' > infra/uv.lock.txt
+
+clean:           ## remove what runs left (artifacts can be had again from DVC's cache: dvc checkout)
+	rm -rf artifacts/.building .graftline reports

@@ -1,0 +1,121 @@
+"""Find the samples and read every one of them once.
+
+Reads: the data that `ingest.data` names, through the source plugin.
+Writes: manifest.parquet (one row a usable sample, see components/contracts.py), quarantine.parquet (one row a
+sample set aside: id, path, reason, detail), summary.json (counts), samples/ (files, where the source makes them).
+Decides: the source's files and options, and the task, which says what is readable.
+Fails: no sample found, none usable, or two samples with one id (InputError). A sample that cannot be read does
+not fail the stage: it is set aside with a reason, and seen = used + quarantined is asserted.
+Does not check: labels, duplicates, balance. That is `validate`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Annotated, Any
+
+from components import params, plugins, samples
+from components.contracts import ATTRIBUTE, INPUT, PROPERTY, Found, InputError, write_json, write_table
+from components.image_preprocessing import Unreadable
+from components.job import Job
+from components.plugins import Choice, Family
+
+NEEDS: tuple[str, ...] = ()
+
+
+class Params(params.Params):
+    """Section `ingest`."""
+
+    source: Annotated[Choice, Family("ingest.sources")]
+    """How samples are found."""
+    data: str
+    """Folder that the source reads, relative to the project or absolute; DVC watches it."""
+
+
+def run(params: Params, job: Job) -> dict[str, float]:
+    """Returns num_seen, num_used, num_quarantined, num_labels."""
+    task = plugins.load("tasks", job.run.task)
+    source = params.source.load()
+    data = samples.locate(job.root, params.data)
+    if not data.exists():
+        raise InputError(f"ingest.data: {params.data} is not there. Put the data there, or name its folder.")
+    lacking = sorted(set(task.INPUTS) - set(source.INPUTS))
+    if lacking:
+        raise InputError(
+            f"ingest.source: {params.source.name} gives {', '.join(source.INPUTS)}, but run.task {job.run.task} "
+            f"needs {', '.join(lacking)}. Choose another source."
+        )
+    job.out("samples/.keep").touch()
+    found = list(source.find(params.source.params, data, job))
+    if not found:
+        raise InputError(f"ingest.data: no samples in {params.data}. {source.EXPECTS}")
+    twice = [i for i, n in Counter(f.id for f in found).items() if n > 1]
+    if twice:
+        raise InputError(f"ingest.data: {len(twice)} ids stand for several samples, for example {twice[:3]}")
+
+    def read(one: Found) -> tuple[Found, Any]:
+        if one.reason:
+            return one, Unreadable(one.reason, one.detail)
+        try:
+            return one, task.inspect({k: job.while_building(v) for k, v in one.inputs.items()}, job.root)
+        except Unreadable as problem:
+            return one, problem
+
+    used, aside = [], []
+    results = samples.in_threads(read, found, job.run.threads)
+    for one, result in job.progress(results, "reading every sample once", len(found)):
+        if isinstance(result, Unreadable):
+            aside.append(_set_aside(one, result))
+        else:
+            used.append(_row(one, result))
+    return _write(used, aside, params, job)
+
+
+def _row(one: Found, inspection: Any) -> dict[str, Any]:
+    return {
+        "id": one.id,
+        "sha256": inspection.sha256,
+        **{INPUT + k: v for k, v in one.inputs.items()},
+        "label": one.label,
+        **{ATTRIBUTE + k: v for k, v in one.attributes.items()},
+        **{PROPERTY + k: v for k, v in inspection.properties.items()},
+        "note": inspection.note,
+    }
+
+
+def _set_aside(one: Found, problem: Unreadable) -> dict[str, Any]:
+    where = next(iter(one.inputs.values()), "")
+    return {"id": one.id, "where": where, "label": one.label, "reason": problem.reason, "detail": problem.detail}
+
+
+def _write(used: list[dict[str, Any]], aside: list[dict[str, Any]], params: Params, job: Job) -> dict[str, float]:
+    import pandas as pd
+
+    quarantine = pd.DataFrame(aside, columns=["id", "where", "label", "reason", "detail"], dtype="str")
+    reasons = dict(sorted(Counter(row["reason"] for row in aside).items()))
+    if not used:
+        raise InputError(f"ingest.data: none of {len(aside)} samples can be used: {reasons}. First: {aside[0]}")
+    manifest = pd.DataFrame(used).sort_values("id", kind="stable")
+    seen = len(used) + len(aside)
+    assert len(manifest) + len(quarantine) == seen, "counts must reconcile"
+    labels = Counter(row["label"] for row in used if row["label"] is not None)
+    write_table(job.out("manifest.parquet"), manifest)
+    write_table(job.out("quarantine.parquet"), quarantine.sort_values("id", kind="stable"))
+    counts = {"num_seen": seen, "num_used": len(used), "num_quarantined": len(aside), "num_labels": len(labels)}
+    write_json(
+        job.out("summary.json"),
+        {
+            **counts,
+            "source": params.source.spec(),
+            "task": job.run.task,
+            "reasons": reasons,
+            "labels": dict(sorted(labels.items())),
+            "attributes": sorted({k for row in used for k in row if k.startswith(ATTRIBUTE)}),
+            "notes": dict(sorted(Counter(row["note"] for row in used if row["note"]).items())),
+        },
+    )
+    for reason, count in reasons.items():
+        job.say(f"{count} set aside: {reason} (artifacts/ingest/quarantine.parquet)")
+    return {k: float(v) for k, v in counts.items()}
+
+

@@ -1,0 +1,156 @@
+"""What one stage run may know: its name, the folders it may read, its own folder, the run's settings.
+
+A read that dvc.yaml does not declare is refused, so freshness can be trusted; so is a read of a folder whose
+verdict did not pass. What a stage writes stays aside until the stage has succeeded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from components.contracts import Refused, Verdict, read_record
+from components.params import Run
+
+T = TypeVar("T")
+
+
+class UndeclaredRead(Exception):
+    """A stage asked for a file that is not among its dependencies: a fault of ours (exit code 1)."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Handed to `run(params, job)` of every stage."""
+
+    stage: str
+    run: Run
+    root: Path
+    """The project's folder; paths in manifests are relative to it."""
+    needs: tuple[str, ...]
+    declared: tuple[str, ...] | None = None
+    """Dependencies from dvc.yaml, relative to root. None (tests): any file of the stages in `needs`."""
+
+    @classmethod
+    def at(cls, root: Path, stage: str = "stage", needs: Sequence[str] = (), **settings: Any) -> Job:
+        """A job in a folder, for tests and for trying a stage by hand."""
+        defaults: dict[str, Any] = {
+            "name": "trial", "seed": 17, "task": "image_classification", "device": "cpu", "threads": 2,
+            "instruction_set": "avx2",
+        }  # fmt: skip
+        return cls(stage, Run(**{**defaults, **settings}), root, tuple(needs))
+
+    @property
+    def building(self) -> Path:
+        """Where outputs lie until the stage has succeeded."""
+        return self.root / "artifacts" / ".building" / self.stage
+
+    def source(self, stage: str, name: str, *, even_if_refused: bool = False) -> Path:
+        """A file that another stage wrote.
+
+        Raises:
+            UndeclaredRead: the stage or the file is not declared.
+            Refused: that stage's verdict did not pass (unless `even_if_refused`).
+            FileNotFoundError: it was not made.
+        """
+        path = f"artifacts/{stage}/{name}"
+        if stage not in self.needs:
+            raise UndeclaredRead(f"{self.stage} reads {path}, but its NEEDS are {self.needs}")
+        if self.declared is not None and not any(path == d or path.startswith(d + "/") for d in self.declared):
+            raise UndeclaredRead(f"{self.stage} reads {path}, which dvc.yaml does not declare for it")
+        verdict = self.root / "artifacts" / stage / "verdict.json"
+        if not even_if_refused and verdict.exists():
+            judged = read_record(Verdict, verdict)
+            if not judged.passed:
+                raise Refused(
+                    f"{self.stage} is not made, because {stage} refused:\n{judged.refusal()}\n"
+                    f"Nothing was lost. Mend the cause, or change the rule under `{stage}:` in params.yaml, and run again."
+                )
+        found = self.root / path
+        if not found.exists():
+            raise FileNotFoundError(f"{path} is not there; run the stage {stage} first")
+        return found
+
+    def out(self, name: str) -> Path:
+        """Where to write an output of this stage; its folder exists."""
+        path = self.building / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def while_building(self, path: str) -> str:
+        """Where a path below this stage's own artifacts folder lies until the stage has succeeded."""
+        own = f"artifacts/{self.stage}/"
+        return f"artifacts/.building/{self.stage}/{path.removeprefix(own)}" if path.startswith(own) else path
+
+    def report(self, name: str) -> Path:
+        """Where to write what people look at and no stage reads: times, HTML, screenshots. Not hashed by DVC."""
+        path = self.root / "reports" / self.stage / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def work(self, *key: Any) -> Path:
+        """A folder that outlives a killed run, keyed by what decides its content (checkpoints, caches)."""
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:24]
+        path = self.root / ".graftline" / self.stage / digest
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def cache(self, kind: str) -> Path:
+        """A folder of content-keyed caches that stages share (decoded pixels, features)."""
+        path = self.root / ".graftline" / kind
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def say(self, text: str) -> None:
+        """One line to whoever watches."""
+        print(f"{self.stage}: {text}", file=sys.stderr, flush=True)  # noqa: T201
+
+    def progress(self, items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
+        """Pass items on and show how far it is: a bar on a terminal, a line now and then elsewhere."""
+        if total is None and hasattr(items, "__len__"):
+            total = len(items)  # type: ignore[arg-type]
+        if sys.stderr.isatty():
+            yield from _bar(items, f"{self.stage}: {what}", total)
+            return
+        start = told = time.monotonic()
+        done = 0
+        for item in items:
+            yield item
+            done += 1
+            if time.monotonic() - told >= 5:
+                told = time.monotonic()
+                share = f" of {total} ({done / total:.0%})" if total else ""
+                self.say(f"{what}: {done}{share}, {told - start:.0f} s")
+
+    def publish(self) -> None:
+        """Move what was built to artifacts/<stage>/: each entry appears whole or not at all."""
+        target = self.root / "artifacts" / self.stage
+        target.mkdir(parents=True, exist_ok=True)
+        for entry in sorted(self.building.iterdir()):
+            place = target / entry.name
+            if place.is_dir() and not place.is_symlink():
+                shutil.rmtree(place)
+            os.replace(entry, place)
+        shutil.rmtree(self.building)
+
+    def clear(self) -> None:
+        """Forget what an earlier, interrupted run had built."""
+        shutil.rmtree(self.building, ignore_errors=True)
+        self.building.mkdir(parents=True)
+
+
+def _bar(items: Iterable[T], what: str, total: int | None) -> Iterator[T]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        yield from bar.track(items, total=total, description=what)

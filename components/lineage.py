@@ -1,0 +1,86 @@
+"""What a stage's outputs rest on: hashes of inputs, code, params, environment and parents.
+
+Byte-stable: no times, no machine's paths. Where and when it ran stands in reports/<stage>/status.json.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PINNED = ("OMP_NUM_THREADS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR")
+PACKAGES = (
+    "torch", "torchvision", "timm", "lightning-fabric", "numpy", "scipy", "pandas", "pyarrow", "pillow", "scikit-learn",
+    "great-expectations", "evidently", "onnx", "onnxscript", "onnxruntime", "safetensors", "dvc", "prefect",
+)  # fmt: skip
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def hash_path(path: Path) -> str:
+    """SHA-256 of a file, or of the sorted (name, hash) list of a folder's files; caches of Python left out."""
+    if path.is_file():
+        return hash_file(path)
+    digest = hashlib.sha256()
+    for inner in sorted(p for p in path.rglob("*") if p.is_file() and "__pycache__" not in p.parts):
+        digest.update(f"{inner.relative_to(path).as_posix()}\0{hash_file(inner)}\n".encode())
+    return digest.hexdigest()
+
+
+def hashes(root: Path, paths: Iterable[str]) -> dict[str, str]:
+    """Path as written -> hash, for those that exist."""
+    found = ((_name(p), root / p) for p in sorted(set(paths)))  # root / absolute is the absolute one
+    return {name: hash_path(full) for name, full in found if full.exists()}
+
+
+def _name(path: str) -> str:
+    """Paths outside the project keep their last part alone: the rest is one machine's business."""
+    return f"outside/{Path(path).name}" if os.path.isabs(path) else path
+
+
+def environment() -> dict[str, Any]:
+    """Python, the packages that can change a number, and what pins the arithmetic."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "packages": versions,
+        "pins": {name: os.environ[name] for name in PINNED if name in os.environ},
+    }
+
+
+def record(
+    root: Path, stage: str, deps: Iterable[str], outs: Iterable[str], params: dict[str, Any], built: Path
+) -> dict[str, Any]:
+    """The lineage of one finished stage. `deps` and `outs` as dvc.yaml declares them; outs lie below `built`."""
+    deps = list(deps)
+    parents = sorted({d.split("/")[1] for d in deps if d.startswith("artifacts/") and d.count("/") >= 2})
+    prefix = f"artifacts/{stage}/"
+    return {
+        "stage": stage,
+        "inputs": hashes(root, (d for d in deps if not _is_code(d))),
+        "code": hashes(root, (d for d in deps if _is_code(d))),
+        "params": params,
+        "environment": environment(),
+        "parents": {p: hash_file(f) for p in parents if (f := root / "artifacts" / p / "lineage.json").exists()},
+        "outputs": {o: hash_path(built / o.removeprefix(prefix)) for o in sorted(outs)},
+    }
+
+
+def _is_code(path: str) -> bool:
+    return path.startswith(("components/", "pipelines/"))

@@ -1,0 +1,115 @@
+"""The network that is trained: a backbone and a linear head, and how its runs are kept and read again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from components import plugins
+from components.contracts import RunRecord, read_record, write_json
+
+Progress = Callable[[Iterable[Any], str, int], Iterator[Any]]
+
+
+class TransferModel(nn.Module):
+    """`backbone` gives features [N, D], `head` gives logits [N, K]."""
+
+    def __init__(self, backbone: nn.Module, num_labels: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Linear(int(backbone.num_features), num_labels)  # type: ignore[arg-type]
+        nn.init.zeros_(self.head.weight)  # the first step is then the same for every feature scale
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """Network inputs -> logits [N, K]."""
+        return self.head(self.backbone(*inputs))
+
+
+def pick_device(wanted: str) -> torch.device:
+    """The device that `run.device` means here.
+
+    Raises:
+        InputError: cuda was asked for and there is none.
+    """
+    from components.contracts import InputError
+
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise InputError("run.device is cuda, but torch sees no CUDA device here; use auto or cpu")
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def save_run(folder: Path, model: nn.Module, record: RunRecord) -> None:
+    """Weights (safetensors) and the record of a run.
+
+    One metadata key that holds JSON: with two, safetensors does not write the same bytes each time.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    note = json.dumps({"run": record.run, "labels": list(record.labels)}, sort_keys=True)
+    beside = folder / ".weights.tmp"
+    save_file(state, beside, metadata={"graftline": note})
+    beside.replace(folder / "weights.safetensors")
+    write_json(folder / "run.json", record)
+
+
+def load_run(folder: Path) -> tuple[TransferModel, RunRecord]:
+    """The trained network of a run, in eval mode on the CPU, and its record."""
+    run = read_record(RunRecord, folder / "run.json")
+    choice = plugins.choose("backbones", run.backbone)
+    backbone = choice.load().build(choice.params, pretrained=False)
+    model = TransferModel(backbone, len(run.labels))
+    model.load_state_dict(load_file(folder / "weights.safetensors"))
+    return model.eval(), run
+
+
+@torch.inference_mode()
+def infer(
+    network: nn.Module,
+    rows: np.ndarray,
+    collate: Callable[[np.ndarray], tuple[np.ndarray, ...]],
+    device: torch.device,
+    progress: Progress,
+    what: str,
+    batch: int = 64,
+) -> np.ndarray:
+    """Outputs of a network in eval mode over prepared rows, float32 [N, ...]."""
+    network = network.to(device, memory_format=torch.channels_last).eval()
+    starts = range(0, len(rows), batch)
+    parts = []
+    for start in progress(starts, what, len(starts)):
+        inputs = [torch.from_numpy(a).to(device) for a in collate(rows[start : start + batch])]
+        parts.append(network(*inputs).float().cpu().numpy())
+    return np.concatenate(parts)
+
+
+def cached_features(
+    network: nn.Module,
+    key: str,
+    cache: Path,
+    compute: Callable[[], np.ndarray],
+) -> np.ndarray:
+    """Features of frozen weights, kept under `cache`; the key adds the weights' own bytes.
+
+    `key` names the samples and the preprocessing (samples.digest_of).
+    """
+    import hashlib
+
+    digest = hashlib.sha256(key.encode())
+    digest.update(f"{torch.__version__}/{torch.get_num_threads()}".encode())
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    place = cache / f"{digest.hexdigest()[:32]}.npy"
+    if not place.exists():
+        beside = place.with_suffix(".tmp.npy")
+        np.save(beside, compute())
+        beside.replace(place)
+    return np.load(place)

@@ -1,0 +1,149 @@
+"""Image classification: one image, one label.
+
+What: reads an image file, knows its properties, turns it into the network's input, and gives the loss.
+When: every sample is one image and has exactly one label.
+Not when: several labels an image, boxes or masks.
+Settings: none; the network's own preprocessing comes from the chosen backbone.
+Cost: one full decode a sample in `ingest`, one more in the first stage that needs pixels, cached after.
+Evidence here: tests/components/ingest and tests/contracts/test_tasks.py.
+Source: the rules for modes stand at the top of components/image_preprocessing.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from components import image_preprocessing as pixels
+from components import params, samples
+from components.image_preprocessing import Preprocessing, Unreadable
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+    from PIL import Image
+
+MODALITY = "image"
+INPUTS = ("path",)
+"""Columns `input.*` that a source must give."""
+MODEL_INPUTS = ("pixels",)
+"""Names of the network's inputs, in order."""
+SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jfif", ".avif",
+)  # fmt: skip
+
+
+class Params(params.Params):
+    """No options."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What one full read of a sample tells."""
+
+    sha256: str
+    properties: dict[str, float]
+    note: str
+
+
+def inspect(inputs: dict[str, str], root: Path) -> Inspection:
+    """Read a sample once, whole.
+
+    Raises:
+        Unreadable: with a stable reason; OSError problems are told as `cannot_open`.
+    """
+    try:
+        content = samples.locate(root, inputs["path"]).read_bytes()
+    except OSError as error:
+        raise Unreadable("cannot_open", error.strerror or type(error).__name__) from None
+    image, note = pixels.decode(content)
+    width, height, mode = image.width, image.height, image.mode
+    rgb = pixels.to_rgb(image)
+    properties = {"width": float(width), "height": float(height), "aspect_ratio": width / height}
+    properties |= {"num_bytes": float(len(content)), **_appearance(rgb)}
+    notes = [n for n in (note, f"mode {mode}" if mode not in ("RGB", "L") else "") if n]
+    return Inspection(hashlib.sha256(content).hexdigest(), properties, "; ".join(notes))
+
+
+def _appearance(rgb: Image.Image) -> dict[str, float]:
+    """Brightness and contrast: mean and deviation of luma; saturation: mean of (max - min) a pixel; all in
+    0..1. Sharpness: mean absolute second difference of luma. Over the image thumbed to at most 256 px."""
+    small = rgb.copy()
+    small.thumbnail((256, 256))
+    values = np.asarray(small, dtype=np.float64) / 255
+    luma = values @ np.array([0.299, 0.587, 0.114])
+    parts = [np.abs(np.diff(luma, 2, axis=axis)) for axis in (0, 1) if luma.shape[axis] > 2]
+    return {
+        "brightness": float(luma.mean()),
+        "contrast": float(luma.std()),
+        "saturation": float((values.max(axis=2) - values.min(axis=2)).mean()),
+        "sharpness": float(np.mean([p.mean() for p in parts])) if parts else 0.0,
+    }
+
+
+def prepare(
+    table: pd.DataFrame,
+    preprocessing: dict[str, Any],
+    root: Path,
+    cache: Path,
+    threads: int,
+    progress: Callable[[Iterable[Any], str, int], Iterator[Any]],
+) -> np.ndarray:
+    """Decoded pixels of the rows, uint8 [N, height, width, 3], in a memory map kept under `cache`.
+
+    The key holds the samples' hashes and the preprocessing, so a stale file is never served.
+    """
+    how = Preprocessing.read(preprocessing)
+    geometry = {k: v for k, v in asdict(how).items() if k not in ("mean", "std")}
+    place = cache / f"{samples.digest_of(table, sorted(geometry.items()))}.npy"
+    if not place.exists():
+        beside = place.with_name(f".{place.name}.{os.getpid()}.tmp")
+        shape = (len(table), how.height, how.width, 3)
+        store = np.lib.format.open_memmap(beside, mode="w+", dtype=np.uint8, shape=shape)
+        rows = list(zip(table["input.path"], table["sha256"]))
+
+        def load(row: tuple[str, str]) -> np.ndarray:
+            return pixels.load(samples.read_checked(root, *row), how)
+
+        try:
+            decoded = samples.in_threads(load, rows, threads)
+            for index, image in enumerate(progress(decoded, f"decoding at {how.width}x{how.height}", len(rows))):
+                store[index] = image
+            store.flush()
+            beside.replace(place)
+        finally:
+            beside.unlink(missing_ok=True)
+    return np.load(place, mmap_mode="r")
+
+
+def collate(rows: np.ndarray, preprocessing: dict[str, Any]) -> tuple[np.ndarray, ...]:
+    """The network's inputs for some prepared rows: one float32 array [N, 3, height, width]."""
+    return (pixels.normalise(np.asarray(rows), Preprocessing.read(preprocessing)),)
+
+
+def loss(logits: torch.Tensor, targets: torch.Tensor, label_smoothing: float = 0.0) -> torch.Tensor:
+    """Cross-entropy of logits [N, K] against class indices [N]."""
+    import torch.nn.functional as F
+
+    return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
+
+
+def picture(row: np.ndarray) -> Image.Image:
+    """A prepared row as a picture to look at."""
+    from PIL import Image
+
+    return Image.fromarray(np.asarray(row))
+
+
+def example(preprocessing: dict[str, Any], batch: int) -> tuple[np.ndarray, ...]:
+    """Network inputs of the right shape, from a fixed seed; for export and cost."""
+    how = Preprocessing.read(preprocessing)
+    rows = np.random.default_rng(0).integers(0, 256, (batch, how.height, how.width, 3), dtype=np.uint8)
+    return collate(rows, json.loads(json.dumps(asdict(how))))

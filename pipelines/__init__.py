@@ -1,0 +1,7 @@
+"""Who calls whom.
+
+A person or CI calls `make run`, `dvc repro` or `python -m pipelines` (``__main__``, parsing only).
+``flows`` holds the Prefect flows; it walks ``dag`` and runs each stage through ``dvc_cli``, the one door to DVC.
+DVC runs `python -m pipelines.stage NAME` (``stage``), the one command of every stage.
+``new`` makes a project around data, ``summary`` tells in ten lines what a run came to.
+"""

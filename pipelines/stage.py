@@ -1,0 +1,187 @@
+"""`python -m pipelines.stage NAME`: the one command of every DVC stage.
+
+Reads params.yaml, pins what changes last bits (threads, instruction set) before any library is loaded, runs the
+stage, and publishes its outputs, metrics and lineage only if it succeeded. Dies with its parent.
+
+Exit codes: 0 done; 1 a fault of ours; 2 a mistake in params or input; 3 refused by a verdict.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import importlib
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+from components import lineage, plugins
+from components import params as params_module
+from components.contracts import InputError, Refused, write_json
+from components.job import Job
+from components.params import Params, ParamsError, Run
+from pipelines import dag
+
+DONE, FAULT, MISTAKE, REFUSED = 0, 1, 2, 3
+
+QUIET = {
+    "GX_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "MPLBACKEND": "Agg",
+}
+
+
+def stage_names(root: Path) -> tuple[str, ...]:
+    """The stages of the line: folders of components that hold a stage.py."""
+    del root
+    here = Path(__file__).parent.parent / "components"
+    return tuple(sorted(p.parent.name for p in here.glob("*/stage.py")))
+
+
+def sections(root: Path) -> dict[str, type[Params]]:
+    """Section of params.yaml -> its type."""
+    found: dict[str, type[Params]] = {"run": Run}
+    for name in stage_names(root):
+        found[name] = importlib.import_module(f"components.{name}.stage").Params
+    return found
+
+
+def read_params(root: Path) -> dict[str, Params]:
+    """All of params.yaml, typed, run.task known.
+
+    Raises:
+        ParamsError: every mistake at once.
+    """
+    path = root / "params.yaml"
+    problems: list[str] = []
+    typed: dict[str, Params] = {}
+    try:
+        typed = params_module.read(path, sections(root))
+    except ParamsError as error:
+        problems = error.problems
+    raw_run = params_module.load_yaml(path).get("run")
+    task = raw_run.get("task") if isinstance(raw_run, dict) else None
+    if isinstance(task, str) and task not in plugins.names("tasks"):
+        problems.insert(0, f"run.task: no task is called {task!r}. Known: {', '.join(plugins.names('tasks'))}")
+    if problems:
+        raise ParamsError(path, problems)
+    return typed
+
+
+def pin(run: Run) -> None:
+    """Pin threads and instruction set, and silence calls home. Must come before torch or numpy is loaded."""
+    threads = str(run.threads)
+    pins = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
+    if run.instruction_set == "avx2":
+        pins |= {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "AVX2"}
+    os.environ.update(pins | QUIET)
+
+
+def die_with_parent() -> None:
+    """Ask the kernel for SIGTERM when the parent dies, so that no orphan writes into a later run (Linux)."""
+    parent = os.getppid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGTERM, 0, 0, 0)
+        if os.getppid() != parent:
+            sys.exit(FAULT)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one stage in the current folder; returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    root = Path.cwd()
+    known = stage_names(root)
+    if len(arguments) != 1 or arguments[0] not in known:
+        print(f"usage: python -m pipelines.stage NAME\nNAME is one of: {', '.join(known)}", file=sys.stderr)
+        return DONE if arguments in (["-h"], ["--help"]) else MISTAKE
+    name = arguments[0]
+    die_with_parent()
+    started = time.time()
+    status: dict[str, Any] = {"stage": name, "pid": os.getpid(), "started": started}
+    code, told = FAULT, ""
+    try:
+        _run(name, root)
+        code = DONE
+    except Refused as error:
+        code, told = REFUSED, str(error)
+    except InputError as error:
+        code, told = MISTAKE, str(error)
+    except KeyboardInterrupt:
+        code, told = 130, "interrupted; run again to go on from here"
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            told = _fault(name, root)
+        else:
+            code = MISTAKE
+            told = f"{error.strerror}: {error.filename or root}. Nothing half-written was kept; make room and run again."
+    except Exception:
+        told = _fault(name, root)
+    if told:
+        print(f"{name}: {told}", file=sys.stderr)
+    _write_status(root, name, {**status, "ended": time.time(), "exit_code": code, "told": told})
+    return code
+
+
+def _pin_early(root: Path) -> None:
+    """numpy reads its thread count when loaded, and plugins named in params.yaml may load it."""
+    raw = params_module.load_yaml(root / "params.yaml").get("run")
+    try:
+        pin(Run.model_validate(raw))
+    except ValueError:
+        return  # read_params tells this mistake together with all others
+
+
+def _run(name: str, root: Path) -> None:
+    _pin_early(root)
+    typed = read_params(root)
+    run = cast(Run, typed["run"])
+    module: ModuleType = importlib.import_module(f"components.{name}.stage")
+    declared = {s.name: s for s in dag.load(root)}[name]
+    job = Job(name, run, root, module.NEEDS, declared.deps)
+    job.clear()
+    metrics = module.run(typed[name], job)
+    write_json(job.out("metrics.json"), metrics)
+    prefix = f"artifacts/{name}/"
+    outs = [o for o in declared.outs if o != f"{prefix}lineage.json"]
+    _check_outputs(job.building, {o.removeprefix(prefix) for o in outs})
+    params = {name: typed[name].model_dump(mode="json"), "run": run.model_dump(mode="json")}
+    write_json(job.out("lineage.json"), lineage.record(root, name, declared.deps, outs, params, job.building))
+    job.publish()
+
+
+def _check_outputs(built: Path, declared: set[str]) -> None:
+    made = {p.relative_to(built).as_posix() for p in built.rglob("*") if p.is_file()}
+    missing = {d for d in declared if not (built / d).exists()}
+    loose = {m for m in made if not any(m == d or m.startswith(d + "/") for d in declared)}
+    if missing or loose:
+        raise RuntimeError(f"declared in dvc.yaml but not made: {sorted(missing)}; made but not declared: {sorted(loose)}")
+
+
+def _fault(name: str, root: Path) -> str:
+    text = traceback.format_exc()
+    place = root / "reports" / name / "fault.txt"
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text, "utf-8")
+    except OSError:
+        return f"a fault of ours, not of your input:\n{text}"
+    last = text.strip().splitlines()[-1]
+    return f"a fault of ours, not of your input: {last}\n  The whole trace: {place.relative_to(root)}. Nothing half-written was kept."
+
+
+def _write_status(root: Path, name: str, status: dict[str, Any]) -> None:
+    try:
+        write_json(root / "reports" / name / "status.json", status)
+    except OSError:
+        print(f"{name}: could not write reports/{name}/status.json (disk full?)", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
