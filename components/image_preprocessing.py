@@ -6,12 +6,18 @@ bundle. Rules, for every file:
 - EXIF rotation is applied; of an animation or a multi-page file the first frame is used.
 - Transparency (RGBA, LA, PA, palette) is laid over `background`.
 - 16-bit grey is scaled by its full range (65535 -> 255), never clipped. Float images are refused.
-- Grey, palette, CMYK and other modes become RGB.
+- Grey, palette, CMYK and other modes become RGB. Colour profiles are not applied: colours are as stored.
+- The content decides what a file is, not its suffix; only FORMATS are tried, so nothing is run by a decoder.
+- Every byte that the pixels need is decoded, and the checksums of a PNG must fit. A JPEG has none: one whose
+  bytes were changed, but not cut, is decoded as it is.
 """
 
 from __future__ import annotations
 
+import functools
 import io
+import logging
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +25,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 MAX_MEGAPIXELS = 100
+FORMATS = ("PNG", "JPEG", "MPO", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000")
 _RESAMPLE = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -27,9 +34,14 @@ _RESAMPLE = {
 }
 INTERPOLATIONS = tuple(_RESAMPLE)
 FITS = ("squash", "crop", "pad")
+# First bytes that are an image's: what begins so and cannot be opened is a broken image, not another file.
+_BEGINNINGS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*", b"\xffO\xffQ")
+_WITH_ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
+_PILLOW = r"PIL\..*"
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else it tells stderr what is judged here
 
 
-class Unreadable(ValueError):
+class Unreadable(ValueError):  # noqa: N818  (a finding about a file, not a failure)
     """The bytes are not an image that can be used; `reason` is a stable word for counting."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -47,13 +59,15 @@ class Preprocessing:
     std: tuple[float, float, float]
     interpolation: str = "bicubic"
     fit: str = "squash"
-    """squash: stretch to size. crop: scale the shorter side, cut the middle. pad: scale the longer side, add background."""
+    """squash: stretch to size. crop: scale the shorter side, cut the middle. pad: scale the longer side, fill
+    up with background."""
     background: tuple[int, int, int] = (255, 255, 255)
 
     @classmethod
     def read(cls, raw: dict[str, Any]) -> Preprocessing:
         """From its JSON form."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
+        return cls(**values)
 
 
 def decode(content: bytes) -> tuple[Image.Image, str]:
@@ -64,42 +78,115 @@ def decode(content: bytes) -> tuple[Image.Image, str]:
     """
     if not content:
         raise Unreadable("empty", "0 bytes")
+    _hush()
     try:
-        image = Image.open(io.BytesIO(content))
-    except Image.DecompressionBombError as error:
-        raise Unreadable("too_large", str(error)) from None
-    except Exception as error:
-        raise Unreadable("not_an_image", type(error).__name__) from None
-    if image.width * image.height > MAX_MEGAPIXELS * 1_000_000:
-        raise Unreadable("too_large", f"{image.width}x{image.height} is over {MAX_MEGAPIXELS} megapixels")
-    frames = getattr(image, "n_frames", 1)
-    try:
+        image = _open(content)
+        frames = _num_frames(image)
         image.load()
-        image = ImageOps.exif_transpose(image)
+        notes = [f"first of {frames} frames"] if frames > 1 else []
+        upright = _turn_upright(image)
+    except Unreadable:
+        raise
+    except MemoryError:
+        raise Unreadable("too_large", "it does not fit into memory") from None
+    except Exception as error:  # decoders raise nearly anything on damaged bytes
+        raise Unreadable("truncated_or_corrupt", _in_short(error)) from None
+    if not upright:
+        notes.append("unreadable EXIF, not turned")
+    return image, "; ".join(notes)
+
+
+def _open(content: bytes) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(content), formats=_formats())
+    except Image.DecompressionBombError:
+        raise Unreadable("too_large", f"over {MAX_MEGAPIXELS} megapixels") from None
+    except MemoryError:
+        raise
     except Exception as error:
-        raise Unreadable("truncated_or_corrupt", str(error)[:200] or type(error).__name__) from None
-    return image, f"first of {frames} frames" if frames > 1 else ""
+        if content.startswith(_BEGINNINGS) or content[8:12] == b"WEBP" or content[4:12] == b"ftypavif":
+            told = "broken header" if isinstance(error, Image.UnidentifiedImageError) else _in_short(error)
+            raise Unreadable("truncated_or_corrupt", told) from None
+        raise Unreadable("not_an_image", "none of the formats that are read") from None
+    if image.width * image.height > MAX_MEGAPIXELS * 1_000_000:
+        raise Unreadable("too_large", f"{image.width}x{image.height}, over {MAX_MEGAPIXELS} megapixels")
+    if min(image.size) < 1:
+        raise Unreadable("truncated_or_corrupt", f"{image.width}x{image.height} pixels")
+    if image.format == "PNG":
+        image.verify()  # the checksums; an image cannot be read after it
+        image = Image.open(io.BytesIO(content), formats=("PNG",))
+    return image
+
+
+def _num_frames(image: Image.Image) -> int:
+    """Frames that can be reached; damage behind the first one does not matter, as only that is used."""
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception:
+        image.seek(0)
+        return 1
+
+
+def _turn_upright(image: Image.Image) -> bool:
+    """Apply the EXIF rotation in place; False if the EXIF block cannot be read."""
+    try:
+        ImageOps.exif_transpose(image, in_place=True)
+    except MemoryError:
+        raise
+    except Exception:
+        return False
+    return True
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """FORMATS that this Pillow was built with."""
+    Image.init()
+    return tuple(f for f in FORMATS if f in Image.OPEN)
+
+
+def _hush() -> None:
+    """Pillow warns of what is judged here (sizes, odd EXIF, palettes); its words are not for users.
+
+    A filter for Pillow's own modules alone, because `catch_warnings` is not safe beside threads.
+    """
+    if not any(f[0] == "ignore" and f[3] is not None and f[3].pattern == _PILLOW for f in warnings.filters):
+        warnings.filterwarnings("ignore", module=_PILLOW)
+
+
+def _in_short(error: Exception) -> str:
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return text[:200]
 
 
 def to_rgb(image: Image.Image, background: tuple[int, int, int] = (255, 255, 255)) -> Image.Image:
     """RGB, 8 bits a channel, by the rules at the top.
 
     Raises:
-        Unreadable: unsupported_mode, for float pixels or integers over 16 bits.
+        Unreadable: unsupported_mode, for float pixels, integers over 16 bits, or a mode with no way to RGB.
     """
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise Unreadable("unsupported_mode", f"{image.mode} with values beyond 16 bits")
-        return Image.fromarray((values * 255 / 65535 + 0.5).astype(np.uint8), "L").convert("RGB")
+        return _from_integers(image)
     if image.mode == "F":
         raise Unreadable("unsupported_mode", "float pixels have no stated range; save as 8 or 16 bits")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        over = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", over.size, (*background, 255)), over).convert("RGB")
-    return image.convert("RGB")
+    _hush()
+    try:
+        if image.mode in _WITH_ALPHA or "transparency" in image.info:
+            over = image.convert("RGBA")
+            return Image.alpha_composite(Image.new("RGBA", over.size, (*background, 255)), over).convert("RGB")
+        return image.convert("RGB")
+    except (ValueError, OSError) as error:
+        raise Unreadable("unsupported_mode", f"{image.mode}: {_in_short(error)}") from None
+
+
+def _from_integers(image: Image.Image) -> Image.Image:
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > 65535:
+        raise Unreadable("unsupported_mode", f"{image.mode} with values beyond 16 bits")
+    grey = (values.astype(np.uint32) + 128) // 257  # v * 255 / 65535 = v / 257, to the nearest
+    return Image.fromarray(grey.astype(np.uint8), "L").convert("RGB")
 
 
 def fit(image: Image.Image, how: Preprocessing) -> np.ndarray:
@@ -110,10 +197,21 @@ def fit(image: Image.Image, how: Preprocessing) -> np.ndarray:
     elif how.fit == "crop":
         image = ImageOps.fit(image, size, resample)
     elif how.fit == "pad":
-        image = ImageOps.pad(image, size, resample, color=how.background)
+        image = _pad(image, size, resample, how.background)
     else:
         raise ValueError(f"fit {how.fit!r} is not one of {FITS}")
     return np.asarray(image, dtype=np.uint8)
+
+
+def _pad(
+    image: Image.Image, size: tuple[int, int], resample: Image.Resampling, background: tuple[int, int, int]
+) -> Image.Image:
+    """The whole image in the middle; a side never vanishes, however long the other is."""
+    scale = min(size[0] / image.width, size[1] / image.height)
+    inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    padded = Image.new("RGB", size, background)
+    padded.paste(image.resize(inner, resample), ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2))
+    return padded
 
 
 def load(content: bytes, how: Preprocessing) -> np.ndarray:

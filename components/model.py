@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ def save_run(folder: Path, model: nn.Module, record: RunRecord) -> None:
     note = json.dumps({"run": record.run, "labels": list(record.labels)}, sort_keys=True)
     beside = folder / ".weights.tmp"
     save_file(state, beside, metadata={"graftline": note})
+    beside.chmod(0o644)  # safetensors makes it private to this user
     beside.replace(folder / "weights.safetensors")
     write_json(folder / "run.json", record)
 
@@ -81,7 +83,7 @@ def infer(
     batch: int = 64,
 ) -> np.ndarray:
     """Outputs of a network in eval mode over prepared rows, float32 [N, ...]."""
-    network = network.to(device, memory_format=torch.channels_last).eval()
+    network = network.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     starts = range(0, len(rows), batch)
     parts = []
     for start in progress(starts, what, len(starts)):
@@ -98,18 +100,20 @@ def cached_features(
 ) -> np.ndarray:
     """Features of frozen weights, kept under `cache`; the key adds the weights' own bytes.
 
-    `key` names the samples and the preprocessing (samples.digest_of).
+    `key` names the samples and the preprocessing (samples.digest_of). The network is already on its device.
     """
     import hashlib
 
     digest = hashlib.sha256(key.encode())
-    digest.update(f"{torch.__version__}/{torch.get_num_threads()}".encode())
+    arithmetic = f"{torch.__version__}/{torch.get_num_threads()}/{torch.backends.cpu.get_cpu_capability()}"
+    digest.update(arithmetic.encode())
+    digest.update(repr(network).encode())  # the same weights with other padding: other features
     for name, tensor in network.state_dict().items():
-        digest.update(name.encode())
+        digest.update(f"{name}/{tensor.device.type}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     place = cache / f"{digest.hexdigest()[:32]}.npy"
     if not place.exists():
-        beside = place.with_suffix(".tmp.npy")
+        beside = place.with_suffix(f".{os.getpid()}.tmp.npy")
         np.save(beside, compute())
         beside.replace(place)
     return np.load(place)

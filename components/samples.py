@@ -21,7 +21,8 @@ from components.contracts import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-A, B = TypeVar("A"), TypeVar("B")
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 class SampleChanged(InputError):
@@ -31,6 +32,12 @@ class SampleChanged(InputError):
 def locate(root: Path, path: str) -> Path:
     """A path of the manifest, which is relative to the project if inside it."""
     return Path(path) if os.path.isabs(path) else root / path
+
+
+def named(root: Path, path: Path) -> str:
+    """The path as a manifest has it: the inverse of `locate`."""
+    inside = path.is_relative_to(root)
+    return (path.relative_to(root) if inside else path).as_posix()
 
 
 def read_checked(root: Path, path: str, sha256: str) -> bytes:

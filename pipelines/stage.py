@@ -79,6 +79,7 @@ def pin(run: Run) -> None:
     """Pin threads and instruction set, and silence calls home. Must come before torch or numpy is loaded."""
     threads = str(run.threads)
     pins = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
+    pins["OMP_WAIT_POLICY"] = "PASSIVE"  # spinning threads cost 2 to 6 times the speed where cores are shared
     if run.instruction_set == "avx2":
         pins |= {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "AVX2"}
     os.environ.update(pins | QUIET)
@@ -120,7 +121,9 @@ def main(arguments: list[str] | None = None) -> int:
             told = _fault(name, root)
         else:
             code = MISTAKE
-            told = f"{error.strerror}: {error.filename or root}. Nothing half-written was kept; make room and run again."
+            told = (
+                f"{error.strerror}: {error.filename or root}. Nothing half-written was kept; make room and run again."
+            )
     except Exception:
         told = _fault(name, root)
     if told:
@@ -161,7 +164,9 @@ def _check_outputs(built: Path, declared: set[str]) -> None:
     missing = {d for d in declared if not (built / d).exists()}
     loose = {m for m in made if not any(m == d or m.startswith(d + "/") for d in declared)}
     if missing or loose:
-        raise RuntimeError(f"declared in dvc.yaml but not made: {sorted(missing)}; made but not declared: {sorted(loose)}")
+        raise RuntimeError(
+            f"declared in dvc.yaml but not made: {sorted(missing)}; made but not declared: {sorted(loose)}"
+        )
 
 
 def _fault(name: str, root: Path) -> str:

@@ -1,25 +1,28 @@
 """Pretrained image networks of the timm library.
 
 What: any timm model as a feature extractor [N, D], with the preprocessing that it was pretrained with.
-When: images. Weights from the hub at a pinned revision, from a local file, or from an installed package.
+When: images. Weights from the hub at a pinned commit, from a local file, or from an installed package. Only
+tensors are read, never code; a file that does not fit is refused with the names that differ.
 Not when: the network must take something else than three channels.
 Settings: model, revision, weights, image_size, fit, published_top1.
 Cost: import 3 to 5 s; memory and time are the model's own and measured in `select`.
-Evidence here: packaged EfficientNet-Lite0 weights fit by order (296 tensors) and see a daisy in scikit-learn's
-flower (tests/components/backbones/test_timm.py).
+Evidence here: packaged EfficientNet-Lite0 weights fit by order (296 tensors) and see a daisy in the flower of
+scikit-learn (tests/components/backbones/test_timm.py).
 Source: Wightman, PyTorch Image Models, 2019, doi 10.5281/zenodo.4414861.
 """
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib.util
+import re
+import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
-from typing_extensions import Self
 
 from components import params
 from components.contracts import InputError
@@ -40,11 +43,13 @@ class Weights(params.Params):
     """Where the pretrained weights come from."""
 
     source: Literal["hub", "file", "package", "random"] = "hub"
-    """hub: huggingface.co at `revision`. file: `path`. package: `path` (a glob) in the installed `package`. random: none."""
+    """hub: huggingface.co at `revision`. file: `path`. package: `path` (a glob) in it. random: none."""
     package: str | None = None
+    """Import name of an installed package that holds the file."""
     path: str | None = None
+    """The file, relative to the project; with `package`, a glob inside that."""
     match: Literal["names", "order"] = "names"
-    """order: tensors are paired by position (same count, shapes and last names), for checkpoints with other names."""
+    """order: tensors are paired by position (same count, shapes, last names), where names differ."""
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     """Refuse a file with another hash."""
 
@@ -54,6 +59,12 @@ class Weights(params.Params):
             raise ValueError(f"weights from a {self.source} need `path`")
         if self.source == "package" and not self.package:
             raise ValueError("weights from a package need `package`, its import name")
+        if self.source in ("hub", "random") and (self.path or self.match == "order"):
+            raise ValueError(f"`path` and `match` have no effect with source {self.source}; take them out")
+        if self.source != "package" and self.package:
+            raise ValueError(f"`package` has no effect with source {self.source}; take it out")
+        if self.source == "random" and self.sha256:
+            raise ValueError("`sha256` has no effect with source random; take it out")
         return self
 
 
@@ -62,9 +73,10 @@ class Params(params.Params):
 
     model: str
     """A timm model name, with its pretrained tag for hub weights: resnet18.a1_in1k."""
-    revision: str | None = None
-    """The commit of the hub repository; needed for hub weights, so that the run can be made again."""
+    revision: str | None = Field(default=None, pattern="^[0-9a-f]{40}$")
+    """Commit of the hub repository (40 digits; a branch moves); needed for hub weights, and only for them."""
     weights: Weights = Weights()
+    """Where its pretrained weights come from."""
     image_size: int | None = Field(default=None, ge=16, le=2048)
     """Side in pixels; by default the pretrained one."""
     fit: Literal["squash", "crop", "pad"] = "squash"
@@ -74,17 +86,21 @@ class Params(params.Params):
 
     @model_validator(mode="after")
     def _pinned(self) -> Self:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", self.model):
+            raise ValueError(f"model {self.model!r} is not a timm name like resnet18.a1_in1k (no slash, no colon)")
         if self.weights.source == "hub" and not self.revision:
             raise ValueError(
                 f"hub weights of {self.model} need `revision`, the commit of huggingface.co/timm/{self.model}"
             )
+        if self.weights.source != "hub" and self.revision:
+            raise ValueError(f"`revision` has no effect with {self.weights.source} weights; take it out")
         return self
 
 
 def title(options: Params) -> str:
     """A short name for tables and folders."""
     source = {"random": "-random", "file": f"-{Path(options.weights.path or '').stem}"}
-    return options.model.replace("/", "_").replace(":", "_") + source.get(options.weights.source, "")
+    return options.model + source.get(options.weights.source, "")
 
 
 def preprocessing(options: Params) -> dict[str, Any]:
@@ -120,29 +136,48 @@ def build(options: Params, *, pretrained: bool = True) -> nn.Module:
     import timm
 
     sized = {"img_size": options.image_size} if options.image_size and _fixed_size(options) else {}
-    loads = pretrained and options.weights.source != "random"
     try:
-        if loads and options.weights.source == "hub":
-            module = timm.create_model(
-                f"hf-hub:timm/{options.model}@{options.revision}", pretrained=True, num_classes=0, **sized
-            )
-            provenance: dict[str, Any] = {"repository": f"timm/{options.model}", "revision": options.revision}
-        else:
-            module = timm.create_model(options.model, pretrained=False, num_classes=0, **sized)
-            provenance = {}
+        module: nn.Module = timm.create_model(options.model, pretrained=False, num_classes=0, **sized)
     except RuntimeError as error:
         raise _unknown(options, error) from None
-    except OSError as error:
-        raise WeightsError(
-            f"could not get timm/{options.model} at {options.revision} from the hub: {str(error)[:300]}. "
-            "Without a network use `weights: {source: file, path: ...}`."
-        ) from None
-    if loads and options.weights.source != "hub":
-        path = weights_file(options.weights)
-        provenance = _load_file(module, path, options)
-    provenance |= {"source": options.weights.source if loads else "random", "licence": _licence(module)}
-    module.provenance = provenance
+    source = options.weights.source if pretrained else "random"
+    provenance: dict[str, Any] = {}
+    if source == "hub":
+        provenance = {"repository": f"timm/{options.model}", "revision": options.revision}
+        provenance |= _load_file(module, hub_file(options), options)
+    elif source != "random":
+        provenance = {"package": options.weights.package, "match": options.weights.match}
+        provenance |= _load_file(module, weights_file(options.weights), options)
+    module.provenance = {**provenance, "source": source, "licence": _licence(module)}  # type: ignore[assignment]
     return module
+
+
+def hub_file(options: Params) -> Path:
+    """The model's weights at the pinned commit, from the hub or from its cache on this machine.
+
+    Raises:
+        WeightsError: neither has them.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
+
+    repository = f"timm/{options.model}"
+    try:
+        for name in ("model.safetensors", "pytorch_model.bin"):
+            try:
+                return Path(hf_hub_download(repository, name, revision=options.revision))
+            except RemoteEntryNotFoundError:
+                continue
+    except LocalEntryNotFoundError:
+        told = "there is no connection to it, and its cache on this machine does not hold them"
+    except Exception as error:  # the hub's client has many ways to fail
+        told = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+    else:
+        told = "the repository holds neither model.safetensors nor pytorch_model.bin"
+    raise WeightsError(
+        f"could not get the weights of {repository} at {options.revision} from the hub: {told}. "
+        "Without a network use `weights: {source: file, path: ...}`."
+    )
 
 
 def weights_file(weights: Weights) -> Path:
@@ -154,7 +189,9 @@ def weights_file(weights: Weights) -> Path:
     if weights.source == "package":
         found = importlib.util.find_spec(str(weights.package))
         if found is None or not found.submodule_search_locations:
-            raise WeightsError(f"the package {weights.package!r} is not installed; see pyproject.toml for those that are")
+            raise WeightsError(
+                f"the package {weights.package!r} is not installed; see pyproject.toml for those that are"
+            )
         folder = Path(next(iter(found.submodule_search_locations)))
         files = sorted(folder.glob(str(weights.path)))
     else:
@@ -195,24 +232,45 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _load_file(module: nn.Module, path: Path, options: Params) -> dict[str, Any]:
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as handle:
+        digest = hashlib.file_digest(handle, "sha256").hexdigest()
     if options.weights.sha256 and digest != options.weights.sha256:
         raise WeightsError(f"{path.name} has sha256 {digest}, but weights.sha256 pins {options.weights.sha256}")
     state = read_state(path)
     if options.weights.match == "order":
         state = _pair_by_order(state, options, path)
-    classifiers = module.pretrained_cfg.get("classifier") or ()
-    classifiers = (classifiers,) if isinstance(classifiers, str) else classifiers
-    state = {k: v for k, v in state.items() if not any(k.startswith(f"{c}.") for c in classifiers)}
+    state = _as_timm_has_it(module, state)
     own = module.state_dict()
     optional = {k for k in own if k.endswith("num_batches_tracked")}
-    missing = sorted(own.keys() - state.keys() - optional)
-    unknown = sorted(state.keys() - own.keys())
+    if unknown := state.keys() - own.keys():
+        head = _names_of_whole(options) - own.keys()
+        state = {k: v for k, v in state.items() if k not in head}
+        unknown -= head
+    missing = own.keys() - state.keys() - optional
     shapes = sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)
     if missing or unknown or shapes:
-        raise WeightsError(_misfit(path, options, missing, unknown, [_shapes(k, own, state) for k in shapes]))
+        told = [_shapes(k, own, state) for k in shapes]
+        raise WeightsError(_misfit(path, options, sorted(missing), sorted(unknown), told))
     module.load_state_dict({**{k: own[k] for k in optional}, **state})
-    return {"file": path.name, "sha256": digest, "package": options.weights.package, "match": options.weights.match}
+    return {"file": path.name, "sha256": digest}
+
+
+def _as_timm_has_it(module: nn.Module, state: dict[str, Any]) -> dict[str, Any]:
+    """By timm's own conversion for the architecture: older names, position embeddings of another size."""
+    convert = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
+    if convert is None:
+        return state
+    try:
+        return dict(convert(dict(state), module))
+    except (KeyError, AttributeError, RuntimeError, ValueError, IndexError):
+        return state  # what does not fit is told by name
+
+
+def _names_of_whole(options: Params) -> set[str]:
+    """Tensors of the network with its classifier, which is not loaded."""
+    import timm
+
+    return set(timm.create_model(options.model, pretrained=False).state_dict())
 
 
 def _pair_by_order(state: dict[str, Any], options: Params, path: Path) -> dict[str, Any]:
@@ -239,7 +297,11 @@ def _shapes(name: str, own: dict[str, Any], state: dict[str, Any]) -> str:
 
 def _misfit(path: Path, options: Params, missing: list[str], unknown: list[str], wrong: list[str]) -> str:
     lines = [f"{path.name} does not fit {options.model}; nothing was loaded."]
-    for what, found in (("missing in the file", missing), ("unknown to the model", unknown), ("not fitting", wrong)):
+    for what, found in (
+        ("missing in the file", missing),
+        ("unknown to the model", unknown),
+        ("not fitting", wrong),
+    ):
         if found:
             more = f" and {len(found) - 8} more" if len(found) > 8 else ""
             lines.append(f"  {what}: {', '.join(found[:8])}{more}")
@@ -254,12 +316,17 @@ def _fixed_size(options: Params) -> bool:
 
 
 def _licence(module: nn.Module) -> str:
-    return str(module.pretrained_cfg.get("license") or "not stated by owner")
+    config: Any = module.pretrained_cfg
+    return str(config.get("license") or "not stated by owner")
 
 
 def _unknown(options: Params, error: Exception) -> WeightsError:
     import timm
 
-    close = timm.list_models(f"*{options.model.split('.')[0][:12]}*")[:5]
+    architecture = options.model.split(".")[0]
+    if timm.is_model(architecture):
+        close = timm.list_models(f"{architecture}.*", pretrained=True)[:8]
+    else:
+        close = difflib.get_close_matches(architecture, timm.list_models(), n=5, cutoff=0.5)
     hint = f" Close: {', '.join(close)}." if close else ""
-    return WeightsError(f"timm cannot make {options.model!r}: {str(error).splitlines()[0]}.{hint}")
+    return WeightsError(f"timm cannot make {options.model!r}: {str(error).splitlines()[0].rstrip('.')}.{hint}")

@@ -1,4 +1,187 @@
-from components import params
-NEEDS: tuple[str, ...] = ()
+"""Has the data changed since the model was made? Samples, predictions and embeddings, now against then.
+
+Reads: validate/accepted.parquet, evaluate/predictions.parquet, evaluate/embeddings.safetensors; for current
+data from elsewhere also that data, finetune/runs and evaluate/calibration.json.
+Writes: drift.json (every column and the embeddings with score, threshold, direction), columns.csv (for
+plots); the column detector may write a page into reports/drift/.
+Decides: the current data (the test split, or what a source finds at `current.data`), the two detectors and
+their alpha. Properties are held against the training split, what the network gives against the validation
+split: see components/drift/sides.py. p-values of columns are adjusted by Holm, so that any false alarm at all
+among them has probability at most alpha. True labels are compared where every current sample of another
+source has one.
+Fails: current data that is not there or not readable (InputError); samples that cannot be read are counted.
+Too few samples do not fail the stage: what was not measured is absent from the metrics, so a gate rule on it
+fails.
+Does not check: whether a drift does harm; that needs labels, and `evaluate`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from components import params, plugins
+from components.contracts import write_json
+from components.job import Job
+from components.plugins import Choice, Family
+from components.samples import keyed_seed
+
+if TYPE_CHECKING:
+    from components.drift.columns import Judged
+    from components.drift.sides import Side
+
+NEEDS = ("evaluate", "finetune", "validate")
+OWN_TEST = "artifacts/validate/accepted.parquet"
+
+
+class Current(params.Params):
+    """What is held against the reference."""
+
+    data: str = Field(min_length=1)
+    """artifacts/validate/accepted.parquet: its test split. Otherwise what `source` reads; DVC watches it."""
+    source: Annotated[Choice, Family("ingest.sources")] | None = None
+    """How samples are found in data from elsewhere, as in ingest."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.data == OWN_TEST and self.source is not None:
+            raise ValueError(f"{OWN_TEST} is the project's own test split and takes no `source`; take it out")
+        if self.data != OWN_TEST and self.source is None:
+            known = ", ".join(plugins.names("ingest.sources"))
+            raise ValueError(f"data from elsewhere needs `source: {{name: ...}}`, one of: {known}")
+        return self
+
+
 class Params(params.Params):
-    model_config = {"extra": "allow"}
+    """Section `drift`."""
+
+    current: Current
+    """The data that may have drifted."""
+    columns: Annotated[Choice, Family("drift.detectors")]
+    """How properties and predictions are compared, column by column."""
+    embeddings: Annotated[Choice, Family("drift.detectors")]
+    """How the network's features are compared, as a whole."""
+
+    @field_validator("columns", "embeddings")
+    @classmethod
+    def _kind(cls, choice: Choice, info: Any) -> Choice:
+        if info.field_name not in choice.load().KINDS:
+            fit = [n for n in plugins.names(choice.family) if info.field_name in plugins.load(choice.family, n).KINDS]
+            raise ValueError(f"{choice.name} does not compare {info.field_name}. Those that do: {', '.join(fit)}")
+        return choice
+
+
+def run(params: Params, job: Job) -> dict[str, float]:
+    """Returns num_columns (compared), num_columns_drifted, share_of_columns, embeddings_score,
+    embeddings_p_value, embeddings_drifted, num_current, num_unreadable; what could not be measured is
+    absent."""
+    from components.drift import sides
+
+    before = sides.reference(job)
+    current = params.current
+    now = sides.own_test(job) if current.source is None else sides.found(current.data, current.source, job)
+    judged = _columns(params.columns, before, now, current.source is not None, job)
+    whole = _embeddings(params.embeddings, before, now, job)
+    told = "the test split" if current.source is None else current.data.rstrip("/").rsplit("/", 1)[-1]
+    headline = _headline(judged, whole, told)
+    write_json(
+        job.out("drift.json"),
+        {
+            "reference": f"{len(before.table)} training samples for the properties, {len(before.outputs)} "
+            "validation samples for what the network gives",
+            "current": f"{len(now.table)} samples of {told}",
+            "columns": judged,
+            "embeddings": whole,
+            "headline": headline,
+            "unreadable": now.unreadable,
+            "unknown_labels": _unknown_labels(before, now),
+        },
+    )
+    _write_csv(judged, job)
+    job.say(headline)
+    return _metrics(judged, whole, now)
+
+
+def _columns(choice: Choice, before: Side, now: Side, elsewhere: bool, job: Job) -> list[Judged]:
+    from components.drift import columns as rules
+    from components.drift import sides
+
+    with_labels = elsewhere and bool(now.table["label"].notna().all())
+    every = sides.columns(before, now, with_labels=with_labels)
+    compared = [one for one in every if not rules.why_not(one)]
+    p_values = choice.load().score_columns(choice.params, compared, job.report) if compared else {}
+    return rules.judge(every, p_values, choice.name, choice.params.alpha)  # type: ignore[attr-defined]
+
+
+def _embeddings(choice: Choice, before: Side, now: Side, job: Job) -> dict[str, Any]:
+    from components.drift.embeddings import TooFew
+
+    module, alpha = choice.load(), choice.params.alpha  # type: ignore[attr-defined]
+    told = {
+        "detector": choice.name,
+        "reference": "validation",
+        "threshold": alpha,
+        "direction": module.DIRECTION,
+    }
+    seed = keyed_seed(job.run.seed, "drift", choice.name)
+    try:
+        shift = module.score_embeddings(choice.params, before.embeddings, now.embeddings, seed)
+    except TooFew as few:
+        return {**told, "score": None, "p_value": None, "drifted": None, "note": f"not compared: {few}"}
+    return {
+        **told,
+        "score": float(f"{shift.score:.9g}"),  # the last bits are the linear algebra library's
+        "p_value": shift.p_value,
+        "drifted": shift.p_value <= alpha,
+        "num_reference": shift.num_reference,
+        "num_current": shift.num_current,
+        "note": "",
+    }
+
+
+def _unknown_labels(before: Side, now: Side) -> dict[str, int]:
+    known = set(before.table["label"].dropna())
+    strange = now.table["label"].dropna()
+    counts = strange[~strange.isin(known)].value_counts()
+    return {str(k): int(v) for k, v in sorted(counts.items())}
+
+
+def _metrics(judged: list[Judged], whole: dict[str, Any], now: Side) -> dict[str, float]:
+    compared = [one for one in judged if one.p_value is not None]
+    flat = {
+        "num_current": float(len(now.table)),
+        "num_unreadable": float(sum(now.unreadable.values())),
+        "num_columns": float(len(compared)),
+    }
+    if compared:
+        drifted = sum(one.drifted for one in compared)
+        flat |= {"num_columns_drifted": float(drifted), "share_of_columns": drifted / len(compared)}
+    if whole["p_value"] is not None:
+        flat |= {f"embeddings_{key}": float(whole[key]) for key in ("score", "p_value", "drifted")}
+    return flat
+
+
+def _headline(judged: list[Judged], whole: dict[str, Any], told: str) -> str:
+    compared = [one for one in judged if one.p_value is not None]
+    drifted = sorted((one for one in compared if one.drifted), key=lambda one: one.score or 0.0)
+    if whole["p_value"] is None:
+        network = f"The embeddings were {whole['note']}"
+    else:
+        network = "The embeddings have drifted" if whole["drifted"] else "The embeddings show no drift"
+        network += f" (p = {whole['p_value']:.2g})"
+    if not compared:
+        return f"No column of {told} could be compared. {network}."
+    if not drifted:
+        return f"0 of {len(compared)} columns of {told} differ from the reference. {network}."
+    names = ", ".join(one.column for one in drifted[:4]) + (" and more" if len(drifted) > 4 else "")
+    return f"{len(drifted)} of {len(compared)} columns of {told} differ from the reference ({names}). {network}."
+
+
+def _write_csv(judged: list[Judged], job: Job) -> None:
+    import pandas as pd
+
+    names = ["column", "share_of_threshold", "score", "drifted"]
+    lines = [{name: getattr(one, name) for name in names} for one in judged]
+    lines.sort(key=lambda line: (-line["share_of_threshold"], line["column"]))
+    pd.DataFrame(lines, columns=names).to_csv(job.out("columns.csv"), index=False, float_format="%.6g")

@@ -1,4 +1,151 @@
-from components import params
-NEEDS: tuple[str, ...] = ()
+"""Write the trained network as an ONNX model, and prove that it is the same one.
+
+Reads: finetune/runs/main (weights and record), evaluate/calibration.json (temperature), gate/verdict.json,
+validate/accepted.parquet (the test split, for parity).
+Writes: model.onnx (inputs as the task names them; label int64 [N], probabilities float32 [N, K] calibrated by
+the temperature, embedding float32 [N, D]; N is free), export.json (interface, parity, golden examples);
+measured latency goes to reports/export/latency.json.
+Decides: the weights, the temperature and the target's options.
+Fails: the gate refused; parity on the test split is beyond the limits (ParityError, exit code 3); the
+backbone cannot be written as ONNX, or there is no test split (InputError). Nothing is kept then.
+Does not check: other processors and other runtimes than ONNX Runtime on this CPU; latency decides nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from components import params, plugins
+from components.contracts import PROPERTY, InputError, read_json, read_table, write_json
+from components.job import Job
+from components.plugins import Choice, Family
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from components.contracts import RunRecord
+
+NEEDS = ("validate", "finetune", "evaluate", "gate")
+RUN = "main"
+EXAMPLE_BATCH = 3
+"""Rows of the input that the exporter traces: more than one, so that it does not take 1 for a constant."""
+NUM_EXAMPLES = 3
+MAX_EXAMPLE_BYTES = 1_000_000
+
+
 class Params(params.Params):
-    model_config = {"extra": "allow"}
+    """Section `export`."""
+
+    target: Annotated[Choice, Family("export.targets")]
+    """How model.onnx is written."""
+    max_difference: float = Field(gt=0, le=0.1)
+    """Largest |torch - onnxruntime| over the scale of the outputs, for probabilities and for embeddings."""
+    max_flips: int = Field(ge=0)
+    """Test samples whose predicted label may differ."""
+
+
+def run(params: Params, job: Job) -> dict[str, float]:
+    """Returns size_mb, opset, parity_max_relative, flips, num_parity_samples, temperature."""
+    job.source("gate", "verdict.json")  # refuses here, before anything is loaded
+    calibration = job.source("evaluate", "calibration.json")
+    runs = job.source("finetune", "runs")
+    test = _test_split(job)
+
+    from components.export import parity
+    from components.export.network import OUTPUTS, Deployed
+    from components.model import load_run
+
+    trained, record = load_run(runs / RUN)
+    temperature = float(read_json(calibration)["temperature"][RUN])
+    assert temperature > 0, "a temperature is above zero"
+    model = Deployed(trained, temperature).eval()
+    task = plugins.load("tasks", record.task)
+
+    def collate(rows: np.ndarray) -> tuple[np.ndarray, ...]:
+        return task.collate(rows, record.preprocessing)
+
+    example = dict(zip(task.MODEL_INPUTS, task.example(record.preprocessing, EXAMPLE_BATCH)))
+    place = job.out("model.onnx")
+    job.say(f"writing {record.backbone.get('model', record.backbone['name'])} as ONNX")
+    params.target.load().export(model, example, OUTPUTS, place, params.target.params)
+
+    rows = task.prepare(test, record.preprocessing, job.root, job.cache("pixels"), job.run.threads, job.progress)
+    session = parity.open_session(place, job.run.threads)
+    expected = parity.eager(model, rows, collate, job.progress)
+    try:
+        found = parity.compare(expected, session, rows, collate, job.progress)
+        parity.judge(found, params.max_difference, params.max_flips)
+    except parity.ParityError:
+        place.unlink()  # nobody shall find a model that failed
+        raise
+    _write_latency(parity.latency(model, session, rows, collate), job)
+    size_mb = round(place.stat().st_size / 1e6, 3)
+    opset = _opset(place)
+    write_json(
+        job.out("export.json"),
+        {
+            "target": params.target.spec(),
+            **parity.interface(session),
+            "parity": {**found, "limit": params.max_difference, "max_flips": params.max_flips},
+            "examples": _examples(test, expected, record),
+            "size_mb": size_mb,
+            "opset": opset,
+            "temperature": temperature,
+        },
+    )
+    return {
+        "size_mb": size_mb,
+        "opset": float(opset),
+        "parity_max_relative": found["relative"],
+        "flips": float(found["flips"]),
+        "num_parity_samples": float(found["num_samples"]),
+        "temperature": temperature,
+    }
+
+
+def _test_split(job: Job) -> pd.DataFrame:
+    table = read_table(job.source("validate", "accepted.parquet"))
+    test = table[table["split"] == "test"].reset_index(drop=True)
+    if test.empty:
+        raise InputError("export proves the model on the test split, which is empty. Raise `validate.split.test`.")
+    return test
+
+
+def _examples(test: pd.DataFrame, expected: dict[str, np.ndarray], record: RunRecord) -> list[dict[str, Any]]:
+    """What torch gives for a few test samples of different labels: golden values for whoever deploys.
+
+    Small files first, then by id, so that the choice is the same each time.
+    """
+    order = test.assign(row=range(len(test)), large=test[f"{PROPERTY}num_bytes"] > MAX_EXAMPLE_BYTES)
+    order = order.sort_values(["large", "id"], kind="stable")
+    spread = [*order.drop_duplicates("label")["row"], *order["row"]]
+    chosen = list(dict.fromkeys(spread))[:NUM_EXAMPLES]
+    return [
+        {
+            "id": test["id"][row],
+            "label": test["label"][row],
+            "predicted": record.labels[int(expected["label"][row])],
+            "probabilities": [round(float(p), 7) for p in expected["probabilities"][row]],
+        }
+        for row in chosen
+    ]
+
+
+def _opset(path: Any) -> int:
+    import onnx
+
+    imports = onnx.load(str(path), load_external_data=False).opset_import
+    return int(next(i.version for i in imports if i.domain in ("", "ai.onnx")))
+
+
+def _write_latency(found: dict[str, Any], job: Job) -> None:
+    note = (
+        "Median milliseconds a batch on this machine, measured once inside the stage: torch first, then "
+        "ONNX Runtime in the same process. Other load on the machine changes it. Nothing is decided by it."
+    )
+    write_json(job.report("latency.json"), {**found, "threads": job.run.threads, "note": note})
+    fast, slow = found["onnxruntime_ms"]["1"], found["torch_ms"]["1"]
+    job.say(f"one sample: ONNX Runtime {fast:.1f} ms, torch {slow:.1f} ms (reports/export/latency.json)")

@@ -117,5 +117,3 @@ def _write(used: list[dict[str, Any]], aside: list[dict[str, Any]], params: Para
     for reason, count in reasons.items():
         job.say(f"{count} set aside: {reason} (artifacts/ingest/quarantine.parquet)")
     return {k: float(v) for k, v in counts.items()}
-
-

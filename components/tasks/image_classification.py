@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,8 +37,12 @@ INPUTS = ("path",)
 MODEL_INPUTS = ("pixels",)
 """Names of the network's inputs, in order."""
 SUFFIXES = (
-    ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jfif", ".avif",
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm",
+    ".pgm", ".pbm", ".pnm", ".avif", ".jp2",
 )  # fmt: skip
+"""What a file's name must end in for a source to take it for a sample, in small letters."""
+MAX_BYTES = 500_000_000
+"""Larger files are set aside unread."""
 
 
 class Params(params.Params):
@@ -57,12 +62,9 @@ def inspect(inputs: dict[str, str], root: Path) -> Inspection:
     """Read a sample once, whole.
 
     Raises:
-        Unreadable: with a stable reason; OSError problems are told as `cannot_open`.
+        Unreadable: with a stable reason: those of image_preprocessing, and cannot_open, not_a_file.
     """
-    try:
-        content = samples.locate(root, inputs["path"]).read_bytes()
-    except OSError as error:
-        raise Unreadable("cannot_open", error.strerror or type(error).__name__) from None
+    content = _read(inputs["path"], root)
     image, note = pixels.decode(content)
     width, height, mode = image.width, image.height, image.mode
     rgb = pixels.to_rgb(image)
@@ -72,12 +74,27 @@ def inspect(inputs: dict[str, str], root: Path) -> Inspection:
     return Inspection(hashlib.sha256(content).hexdigest(), properties, "; ".join(notes))
 
 
+def _read(path: str, root: Path) -> bytes:
+    """Reading a pipe would wait for ever and a device never ends, so only plain files are read."""
+    try:
+        place = samples.locate(root, path)
+        state = place.stat()
+        if stat.S_ISREG(state.st_mode) and state.st_size <= MAX_BYTES:
+            return place.read_bytes()
+    except OSError as error:
+        raise Unreadable("cannot_open", error.strerror or type(error).__name__) from None
+    except ValueError:
+        raise Unreadable("cannot_open", "no file can have this name") from None
+    if stat.S_ISREG(state.st_mode):
+        raise Unreadable("too_large", f"{state.st_size / 1e6:.0f} MB, over {MAX_BYTES / 1e6:.0f} MB")
+    raise Unreadable("not_a_file", "a folder" if stat.S_ISDIR(state.st_mode) else "a pipe or a device")
+
+
 def _appearance(rgb: Image.Image) -> dict[str, float]:
     """Brightness and contrast: mean and deviation of luma; saturation: mean of (max - min) a pixel; all in
-    0..1. Sharpness: mean absolute second difference of luma. Over the image thumbed to at most 256 px."""
-    small = rgb.copy()
-    small.thumbnail((256, 256))
-    values = np.asarray(small, dtype=np.float64) / 255
+    0..1. Sharpness: mean absolute second difference of luma. Over at most 256 px a side: `rgb` is shrunk."""
+    rgb.thumbnail((256, 256))
+    values = np.asarray(rgb, dtype=np.float64) / 255
     luma = values @ np.array([0.299, 0.587, 0.114])
     parts = [np.abs(np.diff(luma, 2, axis=axis)) for axis in (0, 1) if luma.shape[axis] > 2]
     return {
@@ -105,18 +122,19 @@ def prepare(
     place = cache / f"{samples.digest_of(table, sorted(geometry.items()))}.npy"
     if not place.exists():
         beside = place.with_name(f".{place.name}.{os.getpid()}.tmp")
-        shape = (len(table), how.height, how.width, 3)
-        store = np.lib.format.open_memmap(beside, mode="w+", dtype=np.uint8, shape=shape)
         rows = list(zip(table["input.path"], table["sha256"]))
 
         def load(row: tuple[str, str]) -> np.ndarray:
             return pixels.load(samples.read_checked(root, *row), how)
 
+        decoded = samples.in_threads(load, rows, threads)
+        shape = (len(rows), how.height, how.width, 3)
         try:
-            decoded = samples.in_threads(load, rows, threads)
-            for index, image in enumerate(progress(decoded, f"decoding at {how.width}x{how.height}", len(rows))):
-                store[index] = image
-            store.flush()
+            with beside.open("wb") as store:  # not a memory map, which ends the process when the disk is full
+                layout = {"descr": "|u1", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_2_0(store, layout)
+                for image in progress(decoded, f"decoding at {how.width}x{how.height}", len(rows)):
+                    store.write(image.tobytes())
             beside.replace(place)
         finally:
             beside.unlink(missing_ok=True)
@@ -133,6 +151,16 @@ def loss(logits: torch.Tensor, targets: torch.Tensor, label_smoothing: float = 0
     import torch.nn.functional as F
 
     return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
+
+
+def preview_rows(table: pd.DataFrame, root: Path, side: int) -> list[np.ndarray]:
+    """Samples as rows to look at: uint8 [side, side, 3], scaled up without smoothing if smaller."""
+    grey = (0.5, 0.5, 0.5)
+    kinds = [Preprocessing(side, side, grey, grey, interpolation=i, fit="pad") for i in ("nearest", "bicubic")]
+    rows = []
+    for path, sha256, width in zip(table["input.path"], table["sha256"], table["property.width"]):
+        rows.append(pixels.load(samples.read_checked(root, path, sha256), kinds[int(width >= side)]))
+    return rows
 
 
 def picture(row: np.ndarray) -> Image.Image:

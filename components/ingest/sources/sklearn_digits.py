@@ -1,6 +1,6 @@
 """The UCI handwritten digits that scikit-learn carries: 1,797 grey images of 8x8 px, ten classes.
 
-What: writes each as a PNG of its own below artifacts/ingest/samples, so that everything after is as with files.
+What: writes each as a PNG of its own below artifacts/ingest/samples, so that the rest is as with files.
 When: a first run with nothing to download.
 Not when: you have data of your own.
 Settings: limit.
@@ -33,6 +33,7 @@ class Params(params.Params):
 
 def find(params: Params, data: Path, job: Job) -> Iterator[Found]:
     """Yields the digits in their published order."""
+    del data
     import numpy as np
     from PIL import Image
     from sklearn.datasets import load_digits

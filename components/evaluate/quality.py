@@ -1,0 +1,153 @@
+"""How good predictions are: metrics with confidence intervals, and calibration. Pure numpy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from components.contracts import PROBABILITY, Interval
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_FLOOR = 1e-12  # log loss of a probability that underflowed to 0
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Predictions as indices: `truth` and `guess` int [N], `shares` float [N, K]."""
+
+    truth: np.ndarray
+    guess: np.ndarray
+    shares: np.ndarray
+
+    @classmethod
+    def of(cls, table: pd.DataFrame, labels: tuple[str, ...]) -> Scored:
+        """From rows of predictions.parquet."""
+        index = {label: i for i, label in enumerate(labels)}
+        shares = table[[PROBABILITY + label for label in labels]].to_numpy(np.float64)
+        return cls(table["label"].map(index).to_numpy(), table["predicted"].map(index).to_numpy(), shares)
+
+    def take(self, rows: np.ndarray) -> Scored:
+        """The same for some rows."""
+        return Scored(self.truth[rows], self.guess[rows], self.shares[rows])
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Shares that sum to 1 a row, float64."""
+    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
+    """The temperature in [0.05, 20] that minimises the log loss (Guo et al., On calibration of modern neural
+    networks, ICML 2017, section 4.2), by golden-section search over its logarithm, to 4 digits."""
+    rows = np.arange(len(targets))
+
+    def log_loss(log_temperature: float) -> float:
+        scaled = logits.astype(np.float64) / np.exp(log_temperature)
+        top = scaled.max(axis=1)
+        return float(np.mean(top + np.log(np.exp(scaled - top[:, None]).sum(axis=1)) - scaled[rows, targets]))
+
+    low, high = np.log(0.05), np.log(20.0)
+    ratio = (np.sqrt(5) - 1) / 2
+    for _ in range(60):
+        left, right = high - ratio * (high - low), low + ratio * (high - low)
+        low, high = (low, right) if log_loss(left) <= log_loss(right) else (left, high)
+    return float(f"{np.exp((low + high) / 2):.4g}")
+
+
+def measure(
+    scored: Scored, num_bins: int, resamples: int, level: float, rng: np.random.Generator
+) -> dict[str, Interval]:
+    """Every metric with its interval: Wilson's for accuracy (it does not collapse at 100 %), the percentile
+    bootstrap for the others (Efron and Tibshirani, 1993, chapter 13)."""
+    point = _values(scored, num_bins)
+    n = len(scored.truth)
+    draws: dict[str, list[float]] = {name: [] for name in point}
+    for _ in range(resamples):
+        for name, value in _values(scored.take(rng.integers(0, n, n)), num_bins).items():
+            draws[name].append(value)
+    tail = (1 - level) / 2
+    found = {}
+    for name, value in point.items():
+        low, high = np.quantile(draws[name], [tail, 1 - tail])
+        found[name] = Interval(value, float(low), float(high), level)
+    found["accuracy"] = wilson(int((scored.truth == scored.guess).sum()), n, level)
+    return found
+
+
+def wilson(right: int, n: int, level: float) -> Interval:
+    """Score interval of a proportion (Wilson, 1927)."""
+    from statistics import NormalDist
+
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    p = right / n
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return Interval(p, max(0.0, float(centre - half)), min(1.0, float(centre + half)), level)
+
+
+def _values(scored: Scored, num_bins: int) -> dict[str, float]:
+    precision, recall, f1, present = _by_label(scored)
+    chosen = scored.shares[np.arange(len(scored.truth)), scored.truth]
+    return {
+        "accuracy": float((scored.truth == scored.guess).mean()),
+        "balanced_accuracy": float(recall[present].mean()),
+        "precision_macro": float(precision[present].mean()),
+        "recall_macro": float(recall[present].mean()),
+        "f1_macro": float(f1[present].mean()),
+        "log_loss": float(-np.log(np.maximum(chosen, _FLOOR)).mean()),
+        "ece": expected_calibration_error(scored, num_bins),
+    }
+
+
+def _by_label(scored: Scored) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Precision, recall, F1 a label (0 where undefined), and which labels occur in the truth."""
+    k = scored.shares.shape[1]
+    hits = np.bincount(scored.truth[scored.truth == scored.guess], minlength=k).astype(float)
+    truths, guesses = np.bincount(scored.truth, minlength=k), np.bincount(scored.guess, minlength=k)
+    precision = np.divide(hits, guesses, out=np.zeros(k), where=guesses > 0)
+    recall = np.divide(hits, truths, out=np.zeros(k), where=truths > 0)
+    f1 = np.divide(2 * hits, truths + guesses, out=np.zeros(k), where=truths + guesses > 0)
+    return precision, recall, f1, truths > 0
+
+
+def per_label(scored: Scored, labels: tuple[str, ...]) -> list[dict[str, Any]]:
+    """One row a label; a label without test samples has null figures, not zeros."""
+    precision, recall, f1, present = _by_label(scored)
+    counts = np.bincount(scored.truth, minlength=len(labels))
+    rows = []
+    for i, label in enumerate(labels):
+        figures = {"precision": precision[i], "recall": recall[i], "f1": f1[i]}
+        rows.append(
+            {"label": label, "num": int(counts[i]), **{k: v if present[i] else None for k, v in figures.items()}}
+        )
+    return rows
+
+
+def expected_calibration_error(scored: Scored, num_bins: int) -> float:
+    """Mean |confidence - accuracy| over equal-width bins, weighted by their samples (Guo et al., 2017, eq. 5)."""
+    confidence = scored.shares.max(axis=1)
+    right = scored.truth == scored.guess
+    which = np.minimum((confidence * num_bins).astype(int), num_bins - 1)
+    gaps = np.abs(np.bincount(which, confidence, num_bins) - np.bincount(which, right, num_bins))
+    return float(gaps.sum() / len(right))
+
+
+def reliability(scored: Scored, num_bins: int) -> list[dict[str, float]]:
+    """Mean confidence and accuracy of each bin that has samples."""
+    confidence = scored.shares.max(axis=1)
+    right = scored.truth == scored.guess
+    which = np.minimum((confidence * num_bins).astype(int), num_bins - 1)
+    return [
+        {
+            "confidence": float(confidence[inside].mean()),
+            "accuracy": float(right[inside].mean()),
+            "num": int(inside.sum()),
+        }
+        for b in range(num_bins)
+        if (inside := which == b).any()
+    ]

@@ -1,0 +1,100 @@
+"""ONNX in one file, float32, any batch size.
+
+What: torch's dynamo exporter, weights inside the file, names and folders of this machine taken out.
+When: the model is to run anywhere that ONNX Runtime runs.
+Not when: the weights are over 2 GB (one protobuf file cannot hold them), or the graph depends on values.
+Settings: opset.
+Cost: 2 to 9 s and about three times the model's memory.
+Evidence here: EfficientNet-Lite0 at 64 px, 13.6 MB, 7 s, the same bytes twice and from another folder
+(tests/components/export/test_onnx.py).
+Source: torch.onnx, PyTorch 2.13; ONNX IR specification, metadata_props and doc_string.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field
+
+from components import params
+from components.contracts import InputError, write_atomic
+
+if TYPE_CHECKING:
+    from torch import nn
+
+BATCH = "batch"
+"""Name of the free dimension in the model's shapes."""
+
+
+class Params(params.Params):
+    """How the graph is written."""
+
+    opset: int = Field(default=20, ge=18, le=23)
+    """Version of the ONNX operators; older runtimes need a lower one."""
+
+
+class ExportError(InputError):
+    """The network cannot be written as ONNX."""
+
+
+def export(
+    model: nn.Module, inputs: dict[str, np.ndarray], outputs: tuple[str, ...], path: Path, params: Params
+) -> None:
+    """Write a network in eval mode; the same weights give the same bytes, wherever that happens.
+
+    `inputs` are examples by name, in the order of forward's arguments, with a batch of at least 2 on axis 0;
+    `outputs` names what forward gives.
+
+    Raises:
+        ExportError: the exporter cannot follow the network.
+    """
+    import onnx
+    import torch
+
+    batch = torch.export.Dim(BATCH, min=1)
+    examples = tuple(torch.from_numpy(a) for a in inputs.values())
+    try:
+        with warnings.catch_warnings():
+            # torch 2.13 copies its own tree specification and warns itself about it
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+            program = torch.onnx.export(
+                model, examples, dynamo=True, external_data=False, verbose=False, opset_version=params.opset,
+                input_names=list(inputs), output_names=list(outputs),
+                dynamic_shapes={"inputs": tuple({0: batch} for _ in examples)},
+            )  # fmt: skip
+    except torch.onnx.OnnxExporterError as error:
+        raise _refusal(str(error.__cause__ or error).strip().splitlines()[0][:300]) from error
+    assert program is not None
+    proto = program.model_proto
+    for node in (*proto.graph.input, *proto.graph.output):
+        if node.type.tensor_type.shape.dim[0].dim_param != BATCH:  # torch 2.13 may fix it without a word
+            raise _refusal(f"its {node.name} has one fixed size")
+    strip(proto)
+    content = proto.SerializeToString(deterministic=True)
+    onnx.checker.check_model(content, full_check=True)
+    write_atomic(path, content)
+
+
+def _refusal(why: str) -> ExportError:
+    return ExportError(
+        f"this backbone cannot be written as ONNX with a free batch size: {why}. "
+        "Take its candidate out of `select.candidates`, or try another `export.target.opset`."
+    )
+
+
+def strip(message: Any) -> None:
+    """Clear `metadata_props` and `doc_string` in a protobuf message and in all below it.
+
+    The exporter notes source files and stack traces there: this machine's folders, and other bytes elsewhere.
+    """
+    for name in ("metadata_props", "doc_string"):
+        if name in message.DESCRIPTOR.fields_by_name:
+            message.ClearField(name)
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        for inner in value if hasattr(value, "add") else [value]:
+            strip(inner)

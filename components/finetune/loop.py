@@ -1,0 +1,248 @@
+"""The one training loop. What differs between strategies is in their phases.
+
+Every random number is keyed: the order of samples by (seed, epoch), augmentation by (seed, epoch, sample id),
+dropout by (seed, phase, step). So a run that was killed goes on from its last epoch and ends with the very same
+weights, and the number of threads that prepare batches does not matter.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from components import samples
+from components.contracts import InputError
+from components.finetune.phases import Phase
+from components.job import Job
+from components.model import TransferModel
+
+Array = np.ndarray
+
+
+class TrainingError(InputError):
+    """Training cannot go on: the loss is not a number any more."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Options of the loop, the same for every strategy."""
+
+    seed: int
+    batch_size: int
+    patience: int
+    weight_decay: float
+    label_smoothing: float
+    warmup: float
+    max_gradient_norm: float
+    precision: str
+
+
+@dataclass(frozen=True)
+class Data:
+    """One split, ready to be batched."""
+
+    rows: Array
+    """Prepared rows of the task, or features [N, D] in a cached phase."""
+    targets: Array
+    """int64 [N]"""
+    ids: tuple[str, ...]
+    collate: Callable[[Array], tuple[Array, ...]]
+    augment: Callable[[Array, np.random.Generator], Array] | None = None
+
+
+@dataclass
+class State:
+    """Where a phase stands after an epoch; together with the tensors beside it all that resuming needs."""
+
+    epoch: int = 0
+    best_epoch: int = 0
+    best_loss: float = math.inf
+    num_samples_seen: int = 0
+    finished: bool = False
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def train_phase(
+    model: TransferModel,
+    phase: Phase,
+    train: Data,
+    validation: Data,
+    loss: Callable[..., torch.Tensor],
+    settings: Settings,
+    job: Job,
+    fabric: Fabric,
+    keep: Path,
+    title: str,
+) -> State:
+    """Train one phase in place and leave the weights of its best epoch in `model`.
+
+    `keep` is where the phase's checkpoint lies; with one there, goes on from it.
+    """
+    trained: nn.Module = model.head if phase.cached else model
+    groups = phase.groups(model)
+    freeze_all_but(model, groups)
+    optimiser = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
+    wrapped, optimiser = fabric.setup(trained, optimiser)
+    rates = [float(g["lr"]) for g in optimiser.param_groups]
+    steps = math.ceil(len(train.rows) / settings.batch_size)
+    state, best = _resume(keep, trained, optimiser, fabric.device)
+    while not state.finished:
+        epoch = state.epoch
+        total = 0.0
+        wrapped.train()
+        _frozen_in_eval(model, phase.frozen_norm)
+        batches = _batches(train, settings, epoch, job.run.threads)
+        what = f"{title} {phase.name} epoch {epoch + 1}/{phase.epochs}"
+        for step, (inputs, targets) in enumerate(job.progress(batches, what, steps)):
+            at = epoch * steps + step
+            share = _schedule(at, phase.epochs * steps, settings.warmup)
+            for group, rate in zip(optimiser.param_groups, rates):
+                group["lr"] = rate * share
+            torch.manual_seed(samples.keyed_seed(settings.seed, phase.name, at))
+            logits = wrapped(*(torch.from_numpy(a).to(fabric.device) for a in inputs))
+            value = loss(logits, torch.from_numpy(targets).to(fabric.device), settings.label_smoothing)
+            if phase.penalty is not None:
+                value = value + phase.penalty(model)
+            _finite(value, title, epoch, step, share * max(rates))
+            optimiser.zero_grad()
+            fabric.backward(value)
+            fabric.clip_gradients(wrapped, optimiser, max_norm=settings.max_gradient_norm)
+            optimiser.step()
+            total += float(value.detach()) * len(targets)
+        figures = measure(wrapped, validation, loss, settings.batch_size, fabric.device)
+        state = _after_epoch(
+            state, phase, figures, total / len(train.rows), rates[0] * share, len(train.rows), settings
+        )
+        if state.best_epoch == state.epoch:
+            best = {k: v.detach().cpu().clone() for k, v in trained.state_dict().items()}
+        _checkpoint(keep, trained, optimiser, best, state)
+        row = state.history[-1]
+        job.say(
+            f"{what}: loss {row['train_loss']:.4f}, on validation {row['validation_loss']:.4f}, "
+            f"accuracy {row['validation_accuracy']:.4f}"
+        )
+    trained.load_state_dict(best)
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    return state
+
+
+def freeze_all_but(model: nn.Module, groups: list[dict[str, Any]]) -> None:
+    """Only what an optimiser group holds takes a gradient."""
+    trains = {id(p) for group in groups for p in group["params"]}
+    for parameter in model.parameters():
+        parameter.requires_grad_(id(parameter) in trains)
+
+
+def _frozen_in_eval(model: nn.Module, frozen_norm: bool) -> None:
+    for module in model.modules():
+        own = list(module.parameters(recurse=False))
+        keeps_statistics = frozen_norm and getattr(module, "running_mean", None) is not None
+        if keeps_statistics or (own and not any(p.requires_grad for p in own)):
+            module.eval()
+
+
+def _batches(data: Data, settings: Settings, epoch: int, threads: int) -> Iterator[tuple[tuple[Array, ...], Array]]:
+    order = samples.keyed_rng(settings.seed, epoch, "order of samples").permutation(len(data.rows))
+    cuts = [order[i : i + settings.batch_size] for i in range(0, len(order), settings.batch_size)]
+
+    def make(cut: Array) -> tuple[tuple[Array, ...], Array]:
+        rows = data.rows[np.sort(cut)][np.argsort(np.argsort(cut))]  # a memory map likes rising indices
+        if data.augment is not None:
+            rngs = (samples.keyed_rng(settings.seed, epoch, data.ids[i]) for i in cut)
+            rows = np.stack([data.augment(row, rng) for row, rng in zip(rows, rngs)])
+        return data.collate(rows), data.targets[cut]
+
+    return samples.in_threads(make, cuts, threads)
+
+
+@torch.inference_mode()
+def measure(
+    network: nn.Module, data: Data, loss: Callable[..., torch.Tensor], batch: int, device: torch.device
+) -> dict[str, float]:
+    """Mean loss and accuracy of a network in eval mode."""
+    network.eval()
+    total, right = 0.0, 0
+    for start in range(0, len(data.rows), batch):
+        cut = slice(start, start + batch)
+        inputs = (torch.from_numpy(a).to(device) for a in data.collate(data.rows[cut]))
+        targets = torch.from_numpy(data.targets[cut]).to(device)
+        logits = network(*inputs).float()
+        total += float(loss(logits, targets)) * len(targets)
+        right += int((logits.argmax(1) == targets).sum())
+    return {"validation_loss": total / len(data.rows), "validation_accuracy": right / len(data.rows)}
+
+
+def _schedule(step: int, steps: int, warmup: float) -> float:
+    """Linear warm-up, then a cosine down to 0 (Loshchilov and Hutter, 2017)."""
+    first = max(1, round(warmup * steps))
+    if step < first:
+        return (step + 1) / first
+    return 0.5 * (1 + math.cos(math.pi * (step - first) / max(1, steps - first)))
+
+
+def _finite(value: torch.Tensor, title: str, epoch: int, step: int, rate: float) -> None:
+    if not math.isfinite(float(value.detach())):
+        raise TrainingError(
+            f"the loss of {title} is {float(value.detach())} in epoch {epoch + 1}, step {step + 1}, at learning rate "
+            f"{rate:.2g}. Most likely the rate is too high: lower finetune.strategy.learning_rate "
+            "(and backbone_learning_rate), or set finetune.precision: 32."
+        )
+
+
+def _after_epoch(
+    state: State, phase: Phase, figures: dict[str, float], train_loss: float, rate: float, seen: int, settings: Settings
+) -> State:
+    row = {"phase": phase.name, "epoch": state.epoch + 1, "train_loss": train_loss, **figures, "learning_rate": rate}
+    better = figures["validation_loss"] < state.best_loss
+    epoch = state.epoch + 1
+    best_epoch = epoch if better else state.best_epoch
+    return State(
+        epoch=epoch,
+        best_epoch=best_epoch,
+        best_loss=figures["validation_loss"] if better else state.best_loss,
+        num_samples_seen=state.num_samples_seen + seen,
+        finished=epoch >= phase.epochs or epoch - best_epoch >= settings.patience,
+        history=[*state.history, row],
+    )
+
+
+def _checkpoint(keep: Path, trained: nn.Module, optimiser: Any, best: dict[str, torch.Tensor], state: State) -> None:
+    tensors = {f"now.{k}": v for k, v in trained.state_dict().items()} | {f"best.{k}": v for k, v in best.items()}
+    for index, values in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{index}.{k}": torch.as_tensor(v) for k, v in values.items()}
+    keep.parent.mkdir(parents=True, exist_ok=True)
+    beside = keep.with_suffix(".tmp")
+    plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    save_file(plain, beside, metadata={"state": json.dumps(asdict(state))})
+    beside.replace(keep)
+
+
+def _resume(
+    keep: Path, trained: nn.Module, optimiser: Any, device: torch.device
+) -> tuple[State, dict[str, torch.Tensor]]:
+    if not keep.exists():
+        return State(), {}
+    from safetensors import safe_open
+
+    with safe_open(keep, framework="pt") as handle:
+        state = State(**json.loads(handle.metadata()["state"]))
+    tensors = load_file(keep)
+    trained.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("now.")})
+    inner: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimiser."):
+            _, index, key = name.split(".", 2)
+            inner.setdefault(int(index), {})[key] = value.to(device) if key != "step" else value
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": inner})
+    return state, {k[5:]: v for k, v in tensors.items() if k.startswith("best.")}

@@ -1,0 +1,32 @@
+"""Linear probe: the pretrained network stays as it is, a linear head learns on its features.
+
+What: features of every training sample are computed once and kept; the head trains on them, standardised (the
+scaling is folded into the head afterwards, so nothing is left to do at deployment).
+When: few samples, data like the pretraining's, or a first number within seconds.
+Not when: the data look unlike the pretraining's: on the digits it stays points behind `full`.
+Settings: epochs, learning_rate. Augmentation is not used, and the run's record says so.
+Cost: one pass of the backbone over the data, then milliseconds an epoch.
+Evidence here: the `frozen_probe` row of the default run's transfer table (README, "What it printed").
+Source: Alain and Bengio, Understanding intermediate layers using linear classifier probes, 2016, section 3.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from components import params
+from components.finetune.phases import Phase, head_only
+
+
+class Params(params.Params):
+    """Options."""
+
+    epochs: int = Field(default=30, ge=1, le=1000)
+    """Passes over the cached features."""
+    learning_rate: float = Field(default=0.01, gt=0, le=1)
+    """Of AdamW, on standardised features."""
+
+
+def phases(params: Params) -> list[Phase]:
+    """One phase, on cached features."""
+    return [Phase("probe", params.epochs, head_only(params.learning_rate), cached=True)]

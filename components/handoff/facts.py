@@ -1,0 +1,72 @@
+"""What the card tells, gathered from the files of the stages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from components.contracts import SPLITS, RunRecord, read_json, read_table
+from components.job import Job
+
+NUM_WEAKEST = 5
+
+
+def collect(job: Job, record: RunRecord, export: dict[str, Any]) -> dict[str, Any]:
+    """Values by the names that card.md.j2 uses."""
+    splits = read_table(job.source("validate", "accepted.parquet"))["split"].value_counts()
+    chosen = read_json(job.source("select", "chosen.json"))
+    groups = read_json(job.source("bias", "groups.json"))
+    made = "fine-tuned" if transferred(record) else "trained from random weights"
+    return {
+        "name": job.run.name,
+        "description": f"Labels one image with one of {len(record.labels)} labels. {chosen['title']}, {made} "
+        f"by `{record.strategy['name']}`.",
+        "seed": job.run.seed,
+        "labels": record.labels,
+        "preprocessing": record.preprocessing,
+        "record": vars(record),
+        "base_weights": base_weights(record),
+        "export": export,
+        "chosen": chosen,
+        "leaderboard": read_json(job.source("select", "leaderboard.json")),
+        "data": read_json(job.source("ingest", "summary.json")),
+        "splits": {name: int(splits.get(name, 0)) for name in SPLITS},
+        "findings": read_json(job.source("validate", "findings.json")),
+        "quality": _quality(read_json(job.source("evaluate", "quality.json")), record.run),
+        "transfer": read_json(job.source("evaluate", "transfer.json")),
+        "groups": {**groups, "num_small": sum(bool(group["small"]) for group in groups["groups"])},
+        "drift": read_json(job.source("drift", "drift.json")),
+        "gate": read_json(job.source("gate", "verdict.json")),
+    }
+
+
+def _quality(quality: dict[str, Any], run: str) -> dict[str, Any]:
+    test = quality["runs"][run]["test"]
+    accuracy = test["accuracy"]
+    return {
+        "headline": f"Accuracy on the test split: {accuracy['value']:.4f}, "
+        f"{accuracy['level']:.0%} interval {accuracy['low']:.4f} to {accuracy['high']:.4f}.",
+        "level": f"{accuracy['level']:.0%}",
+        "test": test,
+        "weakest": weakest(quality["per_label"]),
+    }
+
+
+def weakest(per_label: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The labels with the lowest F1, ties by name."""
+    measured = [row for row in per_label if row.get("f1") is not None]
+    return sorted(measured, key=lambda row: (row["f1"], str(row["label"])))[:NUM_WEAKEST]
+
+
+def transferred(record: RunRecord) -> bool:
+    """Whether training started from pretrained weights."""
+    return record.pretrained and record.base_weights.get("source") != "random"
+
+
+def base_weights(record: RunRecord) -> str:
+    """Where the pretrained weights came from, in one line."""
+    told = record.base_weights
+    if not transferred(record) or not told:
+        return "none: trained from random weights"
+    keys = ("source", "repository", "revision", "package", "file", "sha256")
+    parts = [f"{key} {told[key]}" for key in keys if told.get(key)]
+    return ", ".join([*parts, f"licence {told.get('licence') or 'not stated by owner'}"])

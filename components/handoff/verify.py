@@ -1,0 +1,69 @@
+"""Reads a finished bundle again, as a stranger would, before anybody gets it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+
+class BundleError(Exception):
+    """What was written does not hold: a fault of ours (exit code 1)."""
+
+
+def write_checksums(folder: Path) -> int:
+    """SHA256SUMS over every other file, in the form that `sha256sum -c` reads. Returns how many."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    names = sorted(p.relative_to(folder).as_posix() for p in files)
+    lines = [f"{hashlib.sha256((folder / n).read_bytes()).hexdigest()}  {n}\n" for n in names]
+    (folder / "SHA256SUMS").write_text("".join(lines), "utf-8")
+    return len(names)
+
+
+def verify(folder: Path, private: dict[str, str], threads: int) -> None:
+    """Checksums, the golden examples through the shipped predict.py, and no private path in any file.
+
+    Raises:
+        BundleError: with everything that does not hold.
+    """
+    predict = _shipped(folder)
+    problems: list[str] = predict.check_files(folder)
+    listed = {line.split("  ", 1)[1] for line in (folder / "SHA256SUMS").read_text("utf-8").splitlines()}
+    files = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
+    problems += [f"{name}: it is not in SHA256SUMS" for name in sorted(set(files) - listed - {"SHA256SUMS"})]
+    for name, place in sorted(files.items()):
+        content = place.read_bytes()
+        problems += [f"{name}: it holds the path {p}" for p in private if p.encode() in content]
+    if not problems:
+        problems = predict.check_examples(predict.Predictor(folder, threads), folder)
+    if problems:
+        raise BundleError("the bundle does not hold what it promises:\n" + "\n".join(f"  - {p}" for p in problems))
+
+
+def _shipped(folder: Path) -> Any:
+    """The bundle's own predict.py, with the bundle's own image_preprocessing beside it."""
+    names = ("image_preprocessing", "predict")
+    before = {name: sys.modules[name] for name in names if name in sys.modules}
+    writes = sys.dont_write_bytecode
+    sys.dont_write_bytecode = True  # no __pycache__ in the bundle
+    try:
+        _load("image_preprocessing", folder)
+        return _load("predict", folder)
+    finally:
+        sys.dont_write_bytecode = writes
+        for name in names:
+            sys.modules.pop(name, None)
+        sys.modules.update(before)
+
+
+def _load(name: str, folder: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up there
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,68 @@
+"""The section about training: the curves of every run, and the numbers behind them."""
+
+from __future__ import annotations
+
+from components.report import charts, formats
+from components.report.blocks import Figure, More, Prose, Row, Section, Side, Table, absent, section
+from components.report.facts import Facts, number
+
+_HISTORY = ("run", "phase", "epoch", "train_loss", "validation_loss", "validation_accuracy", "learning_rate")
+
+
+def training(facts: Facts) -> Section:
+    """Curves of every run."""
+    history = facts.rows("finetune/history.csv")
+    if not history:
+        return section("training", "How training went", absent("finetune/history.csv"))
+    runs = list(dict.fromkeys(row["run"] for row in history))
+    runs.sort(key=lambda r: r != "main")
+    accuracy = [_series(r, facts.epochs(r), "validation_accuracy") for r in runs]
+    losses = [_series(f"main, {w}", facts.epochs(), f"{w}_loss") for w in ("train", "validation")]
+    names = tuple(formats.name(r) for r in runs)
+    drawn = charts.curves(accuracy, "Accuracy by epoch", "epoch", "accuracy on validation", share=True)
+    lost = charts.curves(losses, "Loss by epoch", "epoch", "loss")
+    figures = [
+        Figure(drawn, "Accuracy on the validation split, every run", names) if drawn else None,
+        Figure(lost, "Loss of the main run", ("training", "validation")) if lost else None,
+    ]
+    columns = (
+        "run",
+        "phase",
+        "> epoch",
+        "> train loss",
+        "> validation loss",
+        "> validation accuracy",
+        "> learning rate",
+    )
+    rows = [Row(tuple(_cell(row, c) for c in _HISTORY)) for row in history]
+    numbers = Table("Every epoch", columns, tuple(rows))
+    told = _best_epoch(facts)
+    return section(
+        "training",
+        "How training went",
+        Prose(told) if told else None,
+        Side(tuple(f for f in figures if f is not None)),
+        More("The numbers behind the curves", (numbers,)),
+    )
+
+
+def _cell(row: dict[str, str], column: str) -> str:
+    value = number(row.get(column)) if column not in ("run", "phase") else None
+    return formats.name(row.get(column) or "") if value is None else formats.plain(value)
+
+
+def _series(name: str, epochs: list[dict[str, str]], column: str) -> charts.Series:
+    """Epochs are counted through the phases of a run."""
+    values = ((float(i), number(row.get(column))) for i, row in enumerate(epochs, start=1))
+    return charts.Series(name, tuple((x, y) for x, y in values if y is not None))
+
+
+def _best_epoch(facts: Facts) -> str:
+    epochs = facts.epochs()
+    losses = [(v, i) for i, row in enumerate(epochs, start=1) if (v := number(row.get("validation_loss"))) is not None]
+    if not losses:
+        return ""
+    strategy = formats.spec(facts.setting("finetune.strategy") or {})
+    by = f" Strategy: {strategy}." if strategy else ""
+    kept = min(losses)[1]
+    return f"The weights of epoch {kept} of {len(epochs)} were kept: the lowest loss on validation.{by}"

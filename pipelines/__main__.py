@@ -1,0 +1,237 @@
+"""`python -m pipelines COMMAND`: the command line. Parsing only; each command loads what it needs.
+
+Exit codes: 0 done; 1 a fault of ours; 2 a mistake in params or input; 3 refused by a verdict; 130 interrupted
+(what was done stays done).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+CODES = """exit codes: 0 done; 1 a fault of ours; 2 a mistake in params or input; 3 refused by a verdict;
+130 interrupted"""
+RUN = """Stages show as task runs with their names, unchanged ones as Cached. PREFECT_API_URL names a server;
+without it Prefect starts one for this run, in 8 to 20 s. Where nothing is stale, it is not started.
+
+examples:
+  python -m pipelines run
+  PREFECT_API_URL=http://127.0.0.1:4200/api python -m pipelines run --record"""
+REPRO = """Like `dvc repro --keep-going`: a stage that fails stops those that need it and no others, so a
+refused model still gets its report.
+
+examples:
+  python -m pipelines repro
+  python -m pipelines repro evaluate"""
+NEW = """The new project is a git clone that shares this one's DVC cache and environment.
+
+examples:
+  python -m pipelines new ../flowers --data ~/pictures/flowers    a folder of class folders
+  python -m pipelines new ../scans --data scans.csv               a table with a path column
+  python -m pipelines new ../digits --example digits"""
+
+
+def run(root: Path, record: bool) -> int:
+    """The line as the Prefect flow `train`. Where nothing is stale, Prefect is not started."""
+    _check(root)
+    from pipelines import dvc_cli
+
+    with dvc_cli.turn(root):
+        if not record and _nothing_to_do(root):
+            return 0
+        from pipelines import flows
+
+        code, told = flows.run(root)
+    return _end(root, code, told)
+
+
+def repro(root: Path, stage: str | None) -> int:
+    """The line, or one stage of it, through DVC alone."""
+    _check(root, stage)
+    from pipelines import dvc_cli
+
+    with dvc_cli.turn(root):
+        if stage is None and _nothing_to_do(root):
+            return 0
+        outcome = dvc_cli.repro(root, stage)
+    return _end(root, outcome.code, outcome.told)
+
+
+def check(root: Path) -> int:
+    """Only read params.yaml and dvc.yaml."""
+    print(_check(root))
+    return 0
+
+
+def status(root: Path) -> int:
+    """What would run now, and why."""
+    from pipelines import dag, dvc_cli
+
+    line = dag.load(root)
+    stale = dvc_cli.stale(root)
+    waiting = dvc_cli.needing(line, stale)
+    for stage in line:
+        for reason in stale.get(stage.name, []):
+            print(f"{stage.name:10} runs: {reason}")
+        if stage.name in stale:
+            print(*_last_stop(root, stage.name), sep="", end="")
+        elif stage.name in waiting:
+            print(f"{stage.name:10} runs if what it reads comes out different")
+        else:
+            print(f"{stage.name:10} unchanged")
+    return 0
+
+
+def summary(root: Path) -> int:
+    """What the last run came to."""
+    from pipelines.summary import summarise
+
+    print("\n".join(summarise(root)))
+    return 0
+
+
+def new(root: Path, folder: Path, data: str | None, example: str | None) -> int:
+    """Another project, around other data."""
+    from pipelines.new import new as make
+
+    print("\n".join(make(root, folder, data, example)))
+    return 0
+
+
+def show_plugins() -> int:
+    """Every family with its plugins; from their files, without loading them."""
+    import ast
+
+    from components import plugins
+
+    folder = Path(plugins.__file__).parent
+    for family in plugins.families():
+        print(family)
+        for name in plugins.names(family):
+            text = folder.joinpath(*family.split("."), f"{name}.py").read_text("utf-8")
+            card = " ".join((ast.get_docstring(ast.parse(text)) or "no card").split("\n\n")[0].split())
+            print(f"  {name:24} {card.split('. ')[0].rstrip('.')}")
+    return 0
+
+
+def _check(root: Path, asked: str | None = None) -> str:
+    """All mistakes of params.yaml at once, and data that is not there, before DVC or Prefect starts.
+
+    Raises:
+        InputError: there is one.
+    """
+    from components.contracts import InputError
+    from pipelines import dag, stage
+
+    typed = stage.read_params(root)
+    line = dag.load(root)
+    names = [s.name for s in line]
+    if asked is not None and asked not in names:
+        raise InputError(f"no stage is called {asked!r}. The line: {' '.join(names)}")
+    lacking = [(d, s.name) for s in line for d in s.deps if not d.startswith("artifacts/") and not (root / d).exists()]
+    if lacking:
+        told = [f"  - {dep} is not there; {name} reads it" for dep, name in lacking]
+        raise InputError("\n".join(["Put these where they are expected, or name others in params.yaml:", *told]))
+    return f"params.yaml: no mistakes. Project {getattr(typed['run'], 'name', '')}, {len(line)} stages."
+
+
+def _nothing_to_do(root: Path) -> bool:
+    from pipelines import dag, dvc_cli
+
+    if dvc_cli.stale(root):
+        return False
+    print(f"Nothing to do: all {len(dag.load(root))} stages are unchanged since dvc.lock was written.\n")
+    summary(root)
+    return True
+
+
+def _last_stop(root: Path, stage: str) -> list[str]:
+    """A line on how the stage ended when it last ran, if it did not end well."""
+    from components.contracts import read_json
+
+    try:
+        last = read_json(root / "reports" / stage / "status.json")
+        how = {1: "with a fault", 2: "with a mistake", 3: "refused", 130: "interrupted"}.get(last["exit_code"])
+        return [f"{'':10} last time it ended {how}: {last['told'].splitlines()[0]}\n"] if how else []
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return []
+
+
+def _end(root: Path, code: int, told: str) -> int:
+    print()
+    summary(root)
+    if code:
+        print(f"\n{told}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    plain = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines",
+        description="A production line for transfer learning. Run it in a project; params.yaml says what.",
+        epilog=f"first run:  python -m pipelines check && python -m pipelines repro\n\n{CODES}",
+        formatter_class=plain,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    here = Path.cwd()
+
+    def command(
+        name: str, does: Callable[[argparse.Namespace], int], told: str, more: str = ""
+    ) -> argparse.ArgumentParser:
+        epilog = (more or "example:\n  python -m pipelines " + name) + "\n\n" + CODES
+        one = commands.add_parser(name, help=told, description=told, epilog=epilog, formatter_class=plain)
+        one.set_defaults(does=does)
+        return one
+
+    one = command("run", lambda a: run(here, a.record), "the whole line as the Prefect flow `train`", RUN)
+    one.add_argument("--record", action="store_true", help="record a flow run even if nothing is stale")
+    one = command("repro", lambda a: repro(here, a.stage), "the whole line through DVC alone, and a summary", REPRO)
+    one.add_argument("stage", nargs="?", metavar="STAGE", help="only this stage; what it reads is taken as it is")
+    command("check", lambda _: check(here), "read params.yaml and tell every mistake at once; runs nothing")
+    command("status", lambda _: status(here), "which stages would run now, and why")
+    command("summary", lambda _: summary(here), "ten lines on what the last run came to")
+    one = command(
+        "new",
+        lambda a: new(here, Path(a.folder), a.data, a.example),
+        "make another project around your data",
+        NEW,
+    )
+    one.add_argument("folder", metavar="DIR", help="where the project is made")
+    source = one.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", metavar="X", help="a folder of class folders, or a CSV, JSONL or Parquet table")
+    source.add_argument("--example", metavar="NAME", help="a folder of examples/")
+    command("list", lambda _: show_plugins(), "every family of plugins, with a sentence on each plugin")
+    return parser
+
+
+def main(words: list[str] | None = None) -> int:
+    """Returns the exit code; a mistake of the user never shows a traceback."""
+    arguments = _parser().parse_args(words)
+    from components.contracts import InputError, Refused
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what we started is ended
+    try:
+        code: int = arguments.does(arguments)
+        sys.stdout.flush()
+        return code
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except Refused as error:
+        print(error, file=sys.stderr)
+        return 3
+    except KeyboardInterrupt:
+        print("\ninterrupted; run again to go on from here", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

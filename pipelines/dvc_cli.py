@@ -1,0 +1,361 @@
+"""The one door to DVC: what is stale, run it, push, pull, clone a project.
+
+Everything here runs inside `turn(root)`: one run at a time, others wait, and what a killed DVC left behind is
+mended first.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.contracts import InputError, read_json, write_atomic
+from pipelines import dag, processes
+
+DONE, FAULT, MISTAKE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 130
+
+_DIED = re.compile(r"failed to run: python -m pipelines\.stage (\w+), exited with (-?\d+)")
+
+
+class DvcError(InputError):
+    """DVC could not do it; the message is DVC's own."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the stages asked for: each is in one of four tuples, in the order of the line."""
+
+    ran: tuple[str, ...]
+    unchanged: tuple[str, ...]
+    """As recorded in dvc.lock; outputs that were missing came from DVC's cache."""
+    failed: tuple[str, ...]
+    left_out: tuple[str, ...]
+    """Not run, because they need a stage that failed."""
+    code: int = DONE
+    """Exit code of the first stage that failed."""
+    told: str = ""
+    """Why, in that stage's words."""
+
+
+def say(text: str) -> None:
+    """One line to whoever watches."""
+    print(text, file=sys.stderr, flush=True)
+
+
+# --- whose turn it is, and mending ---
+
+_HELD: set[Path] = set()
+
+
+@contextmanager
+def turn(root: Path) -> Iterator[None]:
+    """Hold the project for one run: wait where another has it, then mend what a killed DVC left behind."""
+    root = root.resolve()
+    if root in _HELD:
+        yield
+        return
+    path = root / ".graftline" / "run.lock"
+    path.parent.mkdir(exist_ok=True)
+    with path.open("a+") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            handle.seek(0)
+            say(f"Another run (process {handle.read() or '?'}) works in {root}; waiting for it to end.")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        handle.seek(0)
+        handle.truncate()
+        handle.write(str(os.getpid()))
+        handle.flush()
+        _wait_for_plain_dvc(root)
+        heal(root)
+        _HELD.add(root)
+        try:
+            yield
+        finally:
+            _HELD.discard(root)
+
+
+def _wait_for_plain_dvc(root: Path) -> None:
+    told = False
+    while living := _living_dvc(root):
+        if not told:
+            say(f"A `dvc` command (process {living[0]}) works in {root}; waiting for it to end.")
+            told = True
+        time.sleep(0.5)
+
+
+def _living_dvc(root: Path) -> list[int]:
+    """Live processes that hold DVC's rwlock. If there is none, what a killed one left in it is removed.
+
+    DVC removes entries of processes that are gone by itself; it refuses an empty file, and for ever waits for
+    one that is a zombie (as in a container whose first process does not collect its children) or whose number
+    another process bears by now.
+    """
+    path = root / ".dvc" / "tmp" / "rwlock"
+    if not path.exists():
+        return []
+    with path.with_name("rwlock.lock").open("a+") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)  # DVC writes the file in place, under this same lock
+        try:
+            held = json.loads(path.read_text("utf-8"))
+            infos = [*held.get("write", {}).values(), *(i for many in held.get("read", {}).values() for i in many)]
+            living = sorted({int(i["pid"]) for i in infos if _is_dvc(int(i["pid"]))} - {os.getpid()})
+        except FileNotFoundError:
+            return []
+        except (ValueError, AttributeError, KeyError, TypeError):
+            path.unlink()
+            say("Mended: .dvc/tmp/rwlock was unreadable, as an interrupted DVC leaves it; removed.")
+            return []
+        if infos and not living:
+            path.unlink()
+    return living
+
+
+def _is_dvc(pid: int) -> bool:
+    try:
+        return b"dvc" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def heal(root: Path) -> None:
+    """Bring back a dvc.lock that a killed DVC left empty or cut off: from git's last commit, or none."""
+    path = root / "dvc.lock"
+    if not path.exists() or _locked_stages(path.read_bytes()) is not None:
+        return
+    code, committed, _ = processes.quietly(["git", "show", "HEAD:./dvc.lock"], root)
+    usable = code == 0 and _locked_stages(committed) is not None
+    if usable:
+        write_atomic(path, committed)
+    else:
+        path.unlink()
+    how = "restored from git's last commit" if usable else "removed, as git has none"
+    say(f"Mended: dvc.lock was cut off, as an interrupted DVC leaves it; {how}.")
+    say("  What ran since then comes back from DVC's cache without running again.")
+
+
+def _locked_stages(content: bytes) -> dict[str, Any] | None:
+    """Stage -> its record, from the bytes of a dvc.lock; None if DVC would refuse it."""
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+    from voluptuous import Invalid
+
+    try:
+        value = COMPILED_LOCKFILE_SCHEMA(YAML(typ="safe").load(content))
+    except (YAMLError, Invalid, ValueError):
+        return None
+    return value.get("stages", {})
+
+
+# --- what is stale, in process ---
+
+
+def stale(root: Path, stage: str | None = None) -> dict[str, list[str]]:
+    """Stage -> why DVC would run it now, in plain words, in the order of the line. Empty: nothing to do.
+
+    Stages that only wait for a stale one are not named: whether they run is known when that one has.
+
+    Raises:
+        DvcError: DVC cannot tell.
+    """
+    root = root.resolve()
+    order = [s.name for s in dag.load(root)]
+    with turn(root):
+        from dvc.exceptions import DvcException
+        from dvc.repo import Repo
+
+        try:
+            with Repo(str(root)) as repo:
+                told = repo.status(targets=[f"{root / 'dvc.yaml'}:{stage}"] if stage else None)
+        except DvcException as error:
+            raise DvcError(f"DVC: {error}") from None
+        lock = root / "dvc.lock"
+        records = (_locked_stages(lock.read_bytes()) if lock.exists() else None) or {}
+    found = {address.rsplit(":", 1)[-1]: entries for address, entries in told.items()}
+    return {name: _reasons(root, found[name], records.get(name)) for name in order if name in found}
+
+
+_WORDS = {
+    "modified": "changed",
+    "deleted": "is not there",
+    "new": "is new",
+    "not in cache": "is not in DVC's cache",
+}
+
+
+def _reasons(root: Path, entries: list[Any], record: dict[str, Any] | None) -> list[str]:
+    if record is None:
+        return ["it has no record in dvc.lock yet"]
+    reasons: list[str] = []
+    for entry in entries:
+        if isinstance(entry, str):
+            reasons.append(entry)
+            continue
+        for path, how in (pair for changes in entry.values() for pair in changes.items()):
+            if isinstance(how, dict):
+                reasons += _turned_knobs(root / path, how, record.get("params", {}).get(path, {}))
+            else:
+                reasons.append(f"{path} {_WORDS.get(how, how)}")
+    return reasons
+
+
+def _turned_knobs(path: Path, sections: dict[str, str], recorded: dict[str, Any]) -> list[str]:
+    from components.params import load_yaml
+
+    now = load_yaml(path)
+    found = []
+    for section in sections:
+        before, after = _flat(section, recorded.get(section)), _flat(section, now.get(section))
+        keys = [k for k in {**before, **after} if before.get(k) != after.get(k)]
+        found += [f"{k}: {before.get(k, 'not set')} -> {after.get(k, 'not set')}" for k in keys]
+    return found
+
+
+def _flat(key: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return {k: v for part, inner in value.items() for k, v in _flat(f"{key}.{part}", inner).items()}
+    return {key: value}
+
+
+# --- running ---
+
+
+def repro(root: Path, stage: str | None = None, on_line: Callable[[str], None] | None = None) -> Outcome:
+    """Let DVC run the whole line; or one stage, without looking upstream (right only in the line's order).
+
+    The whole line goes on past a failed stage with those that do not need it; a refusal still has its report.
+    What DVC and the stages print goes to stderr as it comes; `on_line` gets each line too.
+
+    Raises:
+        DvcError: DVC itself could not do it.
+    """
+    root = root.resolve()
+    line = dag.load(root)
+    options = ["--single-item", stage] if stage else ["--keep-going"]
+    with turn(root):
+        started = time.time()
+        code, text = _dvc(root, ["repro", *options], on_line, chatter=stage is None)
+        asked = [s for s in line if stage in (None, s.name)]
+        states = {s.name: _status(root, s.name, started) for s in asked}
+    for name, died in _DIED.findall(text):
+        states[name] = states[name] or {"exit_code": FAULT, "told": _death(int(died))}
+    failed = [s.name for s in asked if (states[s.name] or {}).get("exit_code")]
+    if code and not failed:
+        raise DvcError(f"DVC: {_last_words(text, code)}")
+    ran = [s.name for s in asked if states[s.name] and s.name not in failed]
+    left_out = needing(asked, failed)
+    first = states[failed[0]] if failed else None
+    unchanged = [s.name for s in asked if s.name not in {*ran, *failed, *left_out}]
+    return Outcome(
+        tuple(ran), tuple(unchanged), tuple(failed), left_out,
+        code=first["exit_code"] if first else DONE, told=first["told"] if first else "",
+    )  # fmt: skip
+
+
+def needing(line: Iterable[dag.Stage], some: Iterable[str]) -> tuple[str, ...]:
+    """The stages that need one of those, directly or not."""
+    given, reached = set(some), set(some)
+    for one in line:  # each after those that it reads
+        if reached & set(one.parents):
+            reached.add(one.name)
+    return tuple(s.name for s in line if s.name in reached - given)
+
+
+def _status(root: Path, stage: str, since: float) -> dict[str, Any] | None:
+    """What the stage wrote about its run, if it ran since then."""
+    try:
+        status = read_json(root / "reports" / stage / "status.json")
+        return status if status["started"] >= since else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _death(code: int) -> str:
+    if code == -signal.SIGKILL:
+        return "it was killed (signal 9), as happens when memory runs out; give it less to hold and run again"
+    return (
+        f"it was ended by signal {-code}; run again to go on" if code < 0 else f"it ended with {code}, without a word"
+    )
+
+
+def _last_words(text: str, code: int) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    error = next((i for i, line in enumerate(lines) if line.startswith("ERROR: ")), max(0, len(lines) - 5))
+    return "\n".join(lines[error:]).removeprefix("ERROR: ") or f"ended with {code}, without a word"
+
+
+def push(root: Path) -> None:
+    """Send what DVC's cache holds to the remote.
+
+    Raises:
+        DvcError: with DVC's own message.
+    """
+    _plain(root, "push")
+
+
+def pull(root: Path) -> None:
+    """Fetch the recorded outputs from the remote.
+
+    Raises:
+        DvcError: with DVC's own message.
+    """
+    _plain(root, "pull")
+
+
+def _plain(root: Path, command: str) -> None:
+    with turn(root):
+        code, text = _dvc(root.resolve(), [command], None)
+    if code:
+        raise DvcError(f"dvc {command}: {_last_words(text, code)}")
+
+
+def _dvc(
+    root: Path, arguments: list[str], on_line: Callable[[str], None] | None = None, chatter: bool = True
+) -> tuple[int, str]:
+    # Stages must find this interpreter as `python`. Bash becomes the command and does not stay between.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    environment = {
+        **os.environ, "PATH": path, "SHELL": shutil.which("bash") or "/bin/sh",
+        "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1",
+    }  # fmt: skip
+    return processes.watched([sys.executable, "-m", "dvc", *arguments], root, environment, on_line, chatter)
+
+
+# --- another project ---
+
+
+def has_uncommitted(root: Path) -> bool:
+    """Whether files of the project differ from its last commit."""
+    code, changes, _ = processes.quietly(["git", "status", "--porcelain"], root)
+    return code == 0 and bool(changes.strip())
+
+
+def clone_project(root: Path, target: Path) -> None:
+    """A git clone of the project, sharing its DVC cache and its environment.
+
+    Raises:
+        DvcError: git refused; with git's own message.
+    """
+    code, _, complaint = processes.quietly(
+        ["git", "clone", "--quiet", "--local", str(root.resolve()), str(target.resolve())], root
+    )
+    if code:
+        raise DvcError(f"git clone: {complaint}")
+    cache = (root / ".dvc" / "cache").resolve()
+    (target / ".dvc" / "config.local").write_text(f"[cache]\n    dir = {cache}\n", "utf-8")
+    environment = root / ".venv"
+    if environment.exists():
+        (target / ".venv").symlink_to(environment.resolve())

@@ -1,0 +1,140 @@
+"""The one door to other processes: run a command so that none of its processes outlives us, however we end.
+
+The command gets a process group of its own. On Ctrl-C or SIGTERM the group is told, waited for, and made to
+end; if we are killed outright, the kernel tells the command. What it prints is passed on as it comes: on a
+terminal the command gets a terminal too, so that progress bars go on showing.
+"""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import termios
+import time
+import tty
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+# Asks the kernel for SIGTERM when we die, then becomes the command. A wrapper, because Popen's preexec_fn is
+# not safe beside threads, and Prefect has threads.
+_TIED = (
+    "import ctypes, os, sys\n"
+    "if sys.platform == 'linux': ctypes.CDLL(None).prctl(1, 15, 0, 0, 0)\n"
+    "if os.getppid() != int(sys.argv[1]): sys.exit(1)\n"
+    "os.execvp(sys.argv[2], sys.argv[2:])"
+)
+_COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_KEPT = 20_000
+"""Characters at the end of the text that are kept for the caller."""
+
+
+def quietly(command: list[str], folder: Path) -> tuple[int, bytes, str]:
+    """Run a short command; its exit code, its output, and what it complained of."""
+    done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
+    return done.returncode, done.stdout, done.stderr.decode("utf-8", "replace").strip()
+
+
+def watched(
+    command: list[str],
+    folder: Path,
+    environment: dict[str, str],
+    on_line: Callable[[str], None] | None = None,
+    chatter: bool = True,
+) -> tuple[int, str]:
+    """Run a long command, passing on what it prints; its exit code and the end of its text.
+
+    All of it goes to stderr; without `chatter`, only what the command writes there itself. `on_line` gets
+    each whole line as it comes, without colours.
+    """
+    reader, writer = _terminal() if sys.stderr.isatty() else os.pipe()
+    try:
+        child = _start(command, folder, environment, writer if chatter else subprocess.DEVNULL, writer)
+    finally:
+        os.close(writer)
+    try:
+        text = _pass_on(reader, child, on_line)
+        return child.wait(), _COLOURS.sub("", text)
+    except BaseException as stop:
+        _end(child, signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM)
+        raise
+    finally:
+        _end(child, signal.SIGTERM)
+        os.close(reader)
+
+
+@contextmanager
+def beside(command: list[str], log: Path, environment: dict[str, str]) -> Iterator[Callable[[], bool]]:
+    """Run a server while the block runs, its words going to `log`; yields a question: does it still run?"""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as handle:
+        child = _start(command, log.parent, environment, handle.fileno(), handle.fileno())
+    try:
+        yield lambda: child.poll() is None
+    finally:
+        _end(child, signal.SIGTERM)
+
+
+def _start(
+    command: list[str], folder: Path, environment: dict[str, str], out: int, err: int
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-ISc", _TIED, str(os.getpid()), *command],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=out,
+        stderr=err,
+        process_group=0,
+    )
+
+
+def _terminal() -> tuple[int, int]:
+    reader, writer = pty.openpty()
+    tty.setraw(writer)
+    termios.tcsetwinsize(writer, termios.tcgetwinsize(sys.stderr.fileno()))
+    return reader, writer
+
+
+def _pass_on(reader: int, child: subprocess.Popen[bytes], on_line: Callable[[str], None] | None) -> str:
+    kept, rest = "", ""
+    while True:
+        ready, _, _ = select.select([reader], [], [], 0.2)
+        if not ready and child.poll() is not None:
+            return kept
+        try:
+            chunk = os.read(reader, 65536) if ready else None
+        except OSError:  # a terminal whose other side was closed
+            chunk = b""
+        if chunk is None:
+            continue
+        if not chunk:
+            return kept
+        text = chunk.decode("utf-8", "replace")
+        sys.stderr.write(text)
+        sys.stderr.flush()
+        kept = (kept + text)[-_KEPT:]
+        *lines, rest = (rest + text).split("\n")
+        for line in lines:
+            plain = _COLOURS.sub("", line).rstrip("\r").rpartition("\r")[2].strip()
+            if on_line and plain:
+                on_line(plain)
+
+
+def _end(child: subprocess.Popen[bytes], first: int) -> None:
+    """Leave no process of the group behind: ask, ask again, insist."""
+    for wish, seconds in ((first, 10.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
+        deadline = time.monotonic() + seconds
+        try:
+            os.killpg(child.pid, wish)
+            while time.monotonic() < deadline:
+                child.poll()
+                os.killpg(child.pid, 0)
+                time.sleep(0.05)
+        except ProcessLookupError:
+            return

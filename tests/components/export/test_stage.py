@@ -1,0 +1,153 @@
+"""The stage `export` on real images and a real tiny network."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import upstream
+
+from components import plugins
+from components.contracts import InputError, Refused, read_json, read_table, write_table
+from components.job import Job
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, float]]:
+    root = tmp_path_factory.mktemp("project")
+    upstream.before_export(root)
+    return root, upstream.export(root)
+
+
+def _digests(root: Path) -> dict[str, str]:
+    folder = root / "artifacts/export"
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
+
+
+def _prepared(root: Path) -> tuple[Any, Any, np.ndarray]:
+    from components.model import load_run
+
+    model, record = load_run(root / "artifacts/finetune/runs/main")
+    task = plugins.load("tasks", "image_classification")
+    job = Job.at(root)
+    rows = task.prepare(
+        upstream.test_rows(root), record.preprocessing, root, job.cache("pixels"), 2, lambda items, *_: items
+    )
+    return model, record, task.collate(rows, record.preprocessing)[0]
+
+
+def test_the_model_gives_what_the_training_code_gives(project: tuple[Path, dict[str, float]]) -> None:
+    import onnxruntime
+
+    root, _ = project
+    model, _, pixels = _prepared(root)
+    session = onnxruntime.InferenceSession(root / "artifacts/export/model.onnx")
+    label, probabilities, embedding = session.run(None, {"pixels": pixels})
+    with torch.inference_mode():
+        features = model.backbone(torch.from_numpy(pixels))
+        logits = model.head(features)
+    expected = torch.softmax(logits / upstream.TEMPERATURE, 1).numpy()
+    assert label.dtype == np.int64
+    np.testing.assert_array_equal(label, logits.argmax(1).numpy())
+    np.testing.assert_allclose(probabilities, expected, atol=1e-4)
+    np.testing.assert_allclose(embedding, features.numpy(), atol=1e-4)
+    # the comparison can fail: without the temperature it does
+    assert np.abs(probabilities - torch.softmax(logits, 1).numpy()).max() > 0.01
+
+
+def test_any_batch_size_is_taken(project: tuple[Path, dict[str, float]]) -> None:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(project[0] / "artifacts/export/model.onnx")
+    for batch in (1, 2, 5):
+        found = session.run(None, {"pixels": np.zeros((batch, 3, 32, 32), np.float32)})
+        assert [len(f) for f in found] == [batch] * 3
+
+
+def test_export_json_says_what_was_measured(project: tuple[Path, dict[str, float]]) -> None:
+    root, metrics = project
+    told = read_json(root / "artifacts/export/export.json")
+    assert told["inputs"] == [{"name": "pixels", "shape": ["batch", 3, 32, 32], "dtype": "float32"}]
+    assert [(o["name"], o["dtype"]) for o in told["outputs"]] == [
+        ("label", "int64"), ("probabilities", "float32"), ("embedding", "float32"),
+    ]  # fmt: skip
+    assert told["outputs"][1]["shape"] == ["batch", 3]
+    parity = told["parity"]
+    assert parity["num_samples"] == len(upstream.test_rows(root)) == 21
+    assert {b: (v["num_samples"], v["last_batch"]) for b, v in parity["batches"].items()} == {
+        "1": (21, 1), "7": (21, 7), "16": (21, 5),
+    }  # fmt: skip
+    assert 0 < parity["relative"] < 1e-4
+    assert parity["flips"] == 0
+    assert told["temperature"] == upstream.TEMPERATURE
+    assert metrics["parity_max_relative"] == parity["relative"]
+    assert metrics["opset"] == told["opset"] == 20
+    assert metrics["size_mb"] == pytest.approx((root / "artifacts/export/model.onnx").stat().st_size / 1e6, abs=1e-3)
+
+
+def test_golden_examples_are_of_different_labels(project: tuple[Path, dict[str, float]]) -> None:
+    examples = read_json(project[0] / "artifacts/export/export.json")["examples"]
+    assert len({e["label"] for e in examples}) == 3
+    assert all(sum(e["probabilities"]) == pytest.approx(1, abs=1e-5) for e in examples)
+
+
+def test_a_second_run_gives_the_same_bytes(project: tuple[Path, dict[str, float]]) -> None:
+    root, metrics = project
+    before = _digests(root)
+    assert upstream.export(root) == metrics
+    assert _digests(root) == before
+
+
+def test_latency_is_reported_and_not_hashed(project: tuple[Path, dict[str, float]]) -> None:
+    root, _ = project
+    found = read_json(root / "reports/export/latency.json")
+    assert set(found["torch_ms"]) == set(found["onnxruntime_ms"]) == {"1", "16"}
+    assert "ms" not in (root / "artifacts/export/export.json").read_text()
+
+
+def test_a_refused_gate_stops_before_anything_is_made(tmp_path: Path) -> None:
+    upstream.before_export(tmp_path, per_label=8)
+    upstream.judge(tmp_path, False)
+    with pytest.raises(Refused, match=r"gate refused(.|\n)*below 0.95"):
+        upstream.export(tmp_path)
+    assert not (tmp_path / "artifacts/export").exists()
+
+
+def test_no_test_split_is_told(tmp_path: Path) -> None:
+    upstream.before_export(tmp_path, per_label=8)
+    place = tmp_path / "artifacts/validate/accepted.parquet"
+    table = read_table(place)
+    write_table(place, table[table["split"] != "test"])
+    with pytest.raises(InputError, match=r"validate\.split\.test"):
+        upstream.export(tmp_path)
+
+
+def test_a_model_that_differs_is_refused_and_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A target that writes another network's weights: the condition must hold it."""
+    from components.export.network import Deployed
+    from components.export.parity import ParityError
+    from components.export.targets import onnx as target
+
+    upstream.before_export(tmp_path, per_label=8)
+    other = Deployed(upstream.network(upstream.backbone_spec(), 3, seed=1), upstream.TEMPERATURE).eval()
+    real = target.export
+    monkeypatch.setattr(target, "export", lambda model, *rest: real(other, *rest))
+    with pytest.raises(ParityError, match=r"export\.max_difference") as caught:
+        upstream.export(tmp_path)
+    assert isinstance(caught.value, Refused)
+    assert not list(tmp_path.glob("artifacts/**/model.onnx"))
+
+
+def test_params_out_of_range_are_refused() -> None:
+    from pydantic import ValidationError
+
+    from components.export.stage import Params
+
+    with pytest.raises(ValidationError) as caught:
+        Params.model_validate({"target": "onx", "max_difference": 0, "max_flips": -1})
+    told = str(caught.value)
+    assert all(key in told for key in ("did you mean `onnx`", "max_difference", "max_flips"))

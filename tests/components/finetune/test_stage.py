@@ -1,0 +1,146 @@
+"""The stage on real small images: what it writes, that it is the same each time, that nothing leaks from test."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import factories
+import numpy as np
+import pandas as pd
+import pytest
+
+from components import plugins
+from components.contracts import InputError, read_json, write_json, write_table
+from components.finetune import stage
+from components.job import Job
+
+BACKBONE = {"name": "timm", "model": "test_efficientnet", "image_size": 32, "weights": {"source": "random"}}
+
+
+def upstream(root: Path, policy: dict[str, Any] | None = None) -> pd.DataFrame:
+    table = factories.manifest(root, factories.image_folder(root / "data"), split=True)
+    write_table(root / "artifacts/validate/accepted.parquet", table)
+    write_json(
+        root / "artifacts/augment/policy.json",
+        {"policy": policy or {"name": "identity"}, "seed": 17, "note": ""},
+    )
+    choice = plugins.choose("backbones", BACKBONE)
+    chosen = {
+        "backbone": choice.spec(),
+        "title": "tiny",
+        "preprocessing": choice.load().preprocessing(choice.params),
+    }
+    write_json(root / "artifacts/select/chosen.json", {**chosen, "pretrained": True, "why": "", "runners_up": []})
+    return table
+
+
+def params(**changed: Any) -> stage.Params:
+    given: dict[str, Any] = {
+        "strategy": {"name": "full", "epochs": 2}, "references": ["from_scratch", "frozen_probe"], "batch_size": 8,
+        "precision": "auto", "patience": 5, "weight_decay": 0.01, "label_smoothing": 0.0, "warmup": 0.1,
+        "max_gradient_norm": 1.0,
+    }  # fmt: skip
+    return stage.Params.model_validate({**given, **changed})
+
+
+def run(make_job: Callable[..., Job], root: Path, **changed: Any) -> tuple[dict[str, float], Job]:
+    job = make_job("finetune", stage.NEEDS)
+    return stage.run(params(**changed), job), job
+
+
+def digests(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_writes_every_run_and_the_same_bytes_each_time(tmp_path: Path, make_job: Callable[..., Job]) -> None:
+    upstream(tmp_path)
+    metrics, job = run(make_job, tmp_path)
+    first = digests(job.building)
+    assert {
+        "runs/main/weights.safetensors",
+        "runs/from_scratch/run.json",
+        "runs/frozen_probe/history.csv",
+        "history.csv",
+    } <= first.keys()
+    assert metrics["num_samples_seen_main"] == metrics["num_samples_seen_from_scratch"]
+    _, job = run(make_job, tmp_path)
+    assert digests(job.building) == first
+    record = read_json(job.building / "runs/main/run.json")
+    assert record["role"] == "candidate"
+    assert record["labels"] == sorted(record["labels"])
+
+
+def test_bytes_do_not_depend_on_threads_that_prepare_batches(tmp_path: Path, make_job: Callable[..., Job]) -> None:
+    upstream(tmp_path, {"name": "light"})
+    weights = []
+    for threads in (1, 3):  # torch's own threads are pinned by the environment; these only prepare
+        job = make_job("finetune", stage.NEEDS, threads=threads)
+        stage.run(params(references=[]), job)
+        weights.append((job.building / "runs/main/weights.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+
+
+def test_test_split_is_not_read(tmp_path: Path, make_job: Callable[..., Job]) -> None:
+    table = upstream(tmp_path)
+    for path in table[table["split"] == "test"]["input.path"]:
+        (tmp_path / path).unlink()
+    run(make_job, tmp_path, references=[])
+
+
+def test_sample_that_changed_since_ingest_is_refused(tmp_path: Path, make_job: Callable[..., Job]) -> None:
+    table = upstream(tmp_path)
+    path = table[table["split"] == "train"]["input.path"].iloc[0]
+    factories.shape_image("cross", np.random.default_rng(99)).save(tmp_path / path)
+    with pytest.raises(InputError, match="has changed since it was ingested"):
+        run(make_job, tmp_path)
+
+
+def test_probe_uses_no_augmentation_and_says_so(tmp_path: Path, make_job: Callable[..., Job]) -> None:
+    upstream(tmp_path, {"name": "light"})
+    _, job = run(make_job, tmp_path, strategy={"name": "linear_probe", "epochs": 3}, references=[])
+    record = read_json(job.building / "runs/main/run.json")
+    assert record["policy"] == {}
+    assert "no augmentation" in record["note"]
+
+
+def test_folded_head_gives_the_logits_of_the_standardised_one(tmp_path: Path, make_job: Callable[..., Job]) -> None:
+    """The scaling of cached features is folded into the head: what was measured in training holds for the whole model."""
+    from components.model import load_run
+
+    table = upstream(tmp_path)
+    metrics, job = run(make_job, tmp_path, strategy={"name": "linear_probe", "epochs": 8}, references=[])
+    model, record = load_run(job.building / "runs/main")
+    task = plugins.load("tasks", "image_classification")
+    held = table[table["split"] == "validation"].sort_values("id")
+    rows = task.prepare(held, record.preprocessing, tmp_path, job.cache("pixels"), 1, lambda items, *_: iter(items))
+    import torch
+
+    with torch.inference_mode():
+        logits = model(*(torch.from_numpy(a) for a in task.collate(rows, record.preprocessing)))
+    guess = [record.labels[i] for i in logits.argmax(1).tolist()]
+    assert np.mean(np.array(guess) == held["label"].to_numpy()) == pytest.approx(metrics["validation_accuracy_main"])
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"strategy": {"name": "ful"}}, "did you mean `full`"),
+        ({"strategy": {"name": "full", "epoch": 3}}, "did you mean `epochs`"),
+        ({"batch_size": 1}, "greater than or equal to 2"),
+        ({"references": ["scratch"]}, "from_scratch"),
+    ],
+)
+def test_mistakes_in_params_are_told_with_what_is_allowed(changed: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        params(**changed)
+
+
+def test_record_is_plain_json(tmp_path: Path, make_job: Callable[..., Job]) -> None:
+    upstream(tmp_path)
+    _, job = run(make_job, tmp_path, references=[])
+    text = (job.building / "runs/main/run.json").read_text()
+    assert str(tmp_path) not in text
+    assert json.loads(text)["base_weights"]["source"] == "random"

@@ -1,0 +1,320 @@
+"""The stage `handoff` on a real exported model and records made by hand."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import upstream
+
+from components.contracts import InputError, Refused, read_json, write_json
+from components.handoff import stage
+from components.handoff.verify import BundleError
+from components.job import Job
+
+FILES = {
+    "SHA256SUMS", "card.md", "example/1.png", "example/2.png", "example/3.png", "example/expected.json",
+    "image_preprocessing.py", "labels.json", "metrics.json", "model.onnx", "predict.py", "preprocessing.json",
+    "provenance.json", "report.html", "requirements.txt", "signature.json",
+}  # fmt: skip
+
+
+def _handoff(root: Path, **params: str) -> tuple[dict[str, float], Path]:
+    job = Job.at(root, "handoff", stage.NEEDS)
+    job.clear()
+    metrics = stage.run(stage.Params.model_validate({"licence": "", "contact": "", **params}), job)
+    job.publish()
+    return metrics, root / "artifacts/handoff/bundle"
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+@pytest.fixture
+def made(finished: Path) -> tuple[Path, Path, dict[str, float]]:
+    """Project, bundle and metrics; not to be changed."""
+    folder = finished / "artifacts/handoff"
+    return finished, folder / "bundle", read_json(folder / "metrics.json")
+
+
+@pytest.fixture
+def own(made: tuple[Path, Path, dict[str, float]], tmp_path: Path) -> Path:
+    """A copy of the project that a test may change."""
+    return Path(shutil.copytree(made[0], tmp_path / "project"))
+
+
+def test_the_bundle_holds_what_it_promises(made: tuple[Path, Path, dict[str, float]]) -> None:
+    _, bundle, metrics = made
+    assert set(_digests(bundle)) == FILES
+    size = sum(p.stat().st_size for p in bundle.rglob("*") if p.is_file())
+    assert metrics == {"num_files": float(len(FILES)), "bundle_mb": pytest.approx(size / 1e6, abs=1e-3)}
+
+
+def test_checksums_pass_with_the_ordinary_tool(made: tuple[Path, Path, dict[str, float]], tmp_path: Path) -> None:
+    tool = shutil.which("sha256sum")
+    if tool is None:
+        pytest.skip("sha256sum is not installed")
+    bundle = shutil.copytree(made[1], tmp_path / "bundle")
+    command = [tool, "--check", "--strict", "--quiet", "SHA256SUMS"]
+    assert subprocess.run(command, cwd=bundle, check=False).returncode == 0
+    listed = {line.split("  ")[1] for line in (bundle / "SHA256SUMS").read_text().splitlines()}
+    assert listed == FILES - {"SHA256SUMS"}
+    (bundle / "labels.json").write_text("[]")
+    assert subprocess.run(command, cwd=bundle, check=False, capture_output=True).returncode != 0
+
+
+def test_a_second_run_gives_the_same_bytes(made: tuple[Path, Path, dict[str, float]]) -> None:
+    root, bundle, metrics = made
+    before = _digests(bundle)
+    assert _handoff(root)[0] == metrics
+    assert _digests(bundle) == before
+
+
+def test_another_folder_gives_the_same_bytes(made: tuple[Path, Path, dict[str, float]], own: Path) -> None:
+    place = own / "artifacts/ingest/lineage.json"
+    place.write_text(place.read_text().replace(str(made[0]), str(own)))
+    assert _digests(_handoff(own)[1]) == _digests(made[1])
+
+
+def test_no_path_or_host_of_this_machine_is_inside(made: tuple[Path, Path, dict[str, float]], repository: Path) -> None:
+    root, bundle, _ = made
+    traces = [str(root), str(repository), str(Path.home()), "site-packages"]
+    traces += [name for name in [socket.gethostname()] if len(name) > 5]  # "vm" may be in any weights
+    assert str(root) in (root / "artifacts/ingest/lineage.json").read_text()  # it was there to be taken out
+    for place in (p for p in bundle.rglob("*") if p.is_file()):
+        content = place.read_bytes()
+        for trace in traces:
+            assert trace.encode() not in content, (place.name, trace)
+
+
+def test_a_path_in_the_report_is_taken_out(own: Path) -> None:
+    (own / "artifacts/report/index.html").write_text(f"<p>made in {own}/data on {Path.home()}/x")
+    upstream.write_lineages(own, Path(__file__).parents[3])
+    text = (_handoff(own)[1] / "report.html").read_text()
+    assert text == "<p>made in outside/data on ~/x"
+
+
+def test_shipped_code_is_verbatim(made: tuple[Path, Path, dict[str, float]], repository: Path) -> None:
+    for source in ("components/handoff/predict.py", "components/image_preprocessing.py"):
+        assert (made[1] / Path(source).name).read_bytes() == (repository / source).read_bytes()
+
+
+def test_examples_are_real_test_images(made: tuple[Path, Path, dict[str, float]]) -> None:
+    root, bundle, _ = made
+    test = upstream.test_rows(root).set_index("id")
+    expected = read_json(bundle / "example/expected.json")
+    assert len({e["label"] for e in expected["examples"]}) == 3
+    for example in expected["examples"]:
+        content = (bundle / "example" / example["file"]).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == test.loc[example["id"], "sha256"]
+        assert set(example["probabilities"]) == set(read_json(bundle / "labels.json"))
+
+
+def test_the_signature_is_enough_to_call_the_model(made: tuple[Path, Path, dict[str, float]]) -> None:
+    import onnxruntime
+
+    from components import image_preprocessing as pixels
+
+    bundle = made[1]
+    told = read_json(bundle / "signature.json")
+    session = onnxruntime.InferenceSession(bundle / "model.onnx")
+    assert [i["name"] for i in told["inputs"]] == [i.name for i in session.get_inputs()]
+    assert [o["name"] for o in told["outputs"]] == [o.name for o in session.get_outputs()]
+    how = pixels.Preprocessing.read(read_json(bundle / "preprocessing.json"))
+    example = told["example"]
+    tensor = pixels.normalise(pixels.load((bundle / example["in"]["file"]).read_bytes(), how)[None], how)
+    low, high = told["inputs"][0]["range"]
+    assert low <= tensor.min() <= tensor.max() <= high
+    assert low == pytest.approx(-how.mean[0] / how.std[0], abs=0.5)
+    np.testing.assert_allclose(tensor[0].mean((1, 2)), example["in"]["mean_by_channel"], atol=1e-4)
+    label, probabilities, _ = session.run(None, {"pixels": tensor})
+    assert label[0] == example["out"]["label"]
+    np.testing.assert_allclose(probabilities[0], example["out"]["probabilities"], atol=1e-4)
+
+
+def _front_matter(card: str) -> dict[str, Any]:
+    from ruamel.yaml import YAML
+
+    _, head, _ = card.split("---\n", 2)
+    return YAML(typ="safe", pure=True).load(head)
+
+
+def test_the_card_has_the_front_matter_that_hubs_read(own: Path) -> None:
+    head = _front_matter((own / "artifacts/handoff/bundle/card.md").read_text())
+    assert (head["license"], head["license_name"]) == ("other", "not-stated-by-owner")
+    assert (head["library_name"], head["pipeline_tag"]) == ("onnx", "image-classification")
+    result = head["model-index"][0]["results"][0]
+    assert result["dataset"]["split"] == "test"
+    assert {"type": "accuracy", "value": 0.91} in result["metrics"]
+    card = (_handoff(own, licence="cc-by-4.0", contact="Ada <ada@example.org>")[1] / "card.md").read_text()
+    head = _front_matter(card)
+    assert head["license"] == "cc-by-4.0"
+    assert "license_name" not in head
+    assert "Contact: Ada &lt;ada@example.org>" in card
+
+
+def test_the_card_tells_the_figures_and_leaves_judgement_to_people(
+    made: tuple[Path, Path, dict[str, float]],
+) -> None:
+    card = (made[1] / "card.md").read_text()
+    for told in (
+        "**To be written by a human:** who is meant",
+        "| accuracy | 0.91 | 0.89 to 0.93 |",
+        "not stated by owner",
+        "Transfer helped by 0.30.",
+        "| from_scratch | 0.6 | 0.3 (0.28 to 0.32) | helped |",
+        "1 of 2 groups are too small to be judged.",
+        "No drift seen.",
+        "best mean rank \\| within budget",
+        "source package, file tiny.pth, sha256 " + "ab" * 32 + ", licence apache-2.0",
+        "| evaluate.accuracy_low at least 0.3 | yes | 0.4 | 0.1 |",
+        "warning, duplicates: 2 copies",
+        "1" * 40,
+    ):
+        assert told in card, told
+    assert "not measured" not in card
+    assert "{{" not in card
+    weakest = card.split("The weakest labels")[1].splitlines()[4]
+    assert weakest.startswith("| triangle | 7 |")
+
+
+def test_what_was_not_measured_says_so(own: Path, repository: Path) -> None:
+    place = own / "artifacts/evaluate/quality.json"
+    quality = read_json(place)
+    quality["runs"]["main"]["test"]["ece"] = {"value": None, "low": None, "high": None, "level": 0.95}
+    write_json(place, quality)
+    upstream.write_lineages(own, repository)
+    card = (_handoff(own)[1] / "card.md").read_text()
+    assert "| ece | not measured | not measured to not measured |" in card
+    assert "ece" not in _front_matter(card)["metrics"]
+
+
+def test_provenance_names_data_code_weights_and_lock(
+    made: tuple[Path, Path, dict[str, float]], repository: Path
+) -> None:
+    root, bundle, _ = made
+    told = read_json(bundle / "provenance.json")
+
+    def digest(path: Path) -> str:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+
+    assert told["git"]["commit"] == "1" * 40
+    assert told["data"]["manifest_sha256"] == digest(root / "artifacts/ingest/manifest.parquet")
+    assert told["weights_sha256"] == digest(root / "artifacts/finetune/runs/main/weights.safetensors")
+    assert told["model_sha256"] == digest(bundle / "model.onnx")
+    assert told["base_weights"]["sha256"] == "ab" * 32
+    assert told["lock_sha256"] == digest(root / "requirements.lock")
+    assert told["code"]["components/export/stage.py"] == digest(repository / "components/export/stage.py")
+    assert told["params"]["ingest"]["data"] == "outside/data"
+    assert set(told["stages"]) == set(upstream.HANDOFF_UPSTREAM)
+    assert told["environment"]["packages"]["onnxruntime"]
+    assert told["environments_that_differ"] == {}
+
+
+def test_folders_of_different_runs_are_refused(own: Path) -> None:
+    place = own / "artifacts/evaluate/lineage.json"
+    record = read_json(place)
+    record["inputs"]["artifacts/validate/accepted.parquet"] = "0" * 64
+    write_json(place, record)
+    with pytest.raises(InputError, match=r"evaluate was made from another .*accepted\.parquet.*dvc repro"):
+        _handoff(own)
+
+
+def test_other_code_between_stages_is_refused(own: Path) -> None:
+    place = own / "artifacts/evaluate/lineage.json"
+    record = read_json(place)
+    record["code"]["components/contracts.py"] = "0" * 64
+    write_json(place, record)
+    with pytest.raises(InputError, match=r"contracts\.py was another file when"):
+        _handoff(own)
+
+
+def test_a_refused_gate_gives_no_bundle(own: Path) -> None:
+    shutil.rmtree(own / "artifacts/handoff")
+    upstream.judge(own, False)
+    with pytest.raises(Refused, match="gate refused"):
+        _handoff(own)
+    assert not (own / "artifacts/handoff").exists()
+
+
+def test_a_changed_sample_is_refused(own: Path) -> None:
+    expected = read_json(own / "artifacts/handoff/bundle/example/expected.json")
+    (own / "data" / expected["examples"][0]["id"]).write_bytes(b"other")
+    with pytest.raises(InputError, match="has changed since it was ingested"):
+        _handoff(own)
+
+
+def test_a_model_that_does_not_give_the_examples_is_a_fault(own: Path, repository: Path) -> None:
+    place = own / "artifacts/export/export.json"
+    record = read_json(place)
+    record["examples"][1]["probabilities"] = record["examples"][1]["probabilities"][::-1]
+    write_json(place, record)
+    upstream.write_lineages(own, repository)
+    with pytest.raises(BundleError, match=r"example/2\.png.*0\.0001 is allowed"):
+        _handoff(own)
+
+
+def test_verification_sees_stray_files_and_private_paths(
+    made: tuple[Path, Path, dict[str, float]], tmp_path: Path
+) -> None:
+    from components.handoff import verify
+
+    bundle = shutil.copytree(made[1], tmp_path / "bundle")
+    verify.verify(bundle, {}, 2)
+    (bundle / "note.txt").write_text("see /home/someone/secret")
+    with pytest.raises(BundleError, match=r"note\.txt: it is not in SHA256SUMS\n.*holds the path /home/someone"):
+        verify.verify(bundle, {"/home/someone": "~"}, 2)
+    assert not list(bundle.rglob("__pycache__"))
+
+
+@pytest.mark.parametrize(
+    ("files", "commit"),
+    [
+        ({}, None),
+        ({".git/HEAD": "a" * 40}, "a" * 40),
+        ({".git/HEAD": "ref: refs/heads/x", ".git/refs/heads/x": "b" * 40 + "\n"}, "b" * 40),
+        ({".git/HEAD": "ref: refs/heads/x", ".git/packed-refs": f"{'c' * 40} refs/heads/x\n"}, "c" * 40),
+        ({".git/HEAD": "ref: refs/heads/x", ".git/packed-refs": f"{'c' * 40} refs/heads/xy\n"}, None),
+        (
+            {
+                ".git": "gitdir: main/.git/worktrees/w\n",
+                "main/.git/worktrees/w/HEAD": "ref: refs/heads/x",
+                "main/.git/worktrees/w/commondir": "../..",
+                "main/.git/refs/heads/x": "d" * 40,
+            },
+            "d" * 40,
+        ),
+    ],
+)
+def test_the_commit_is_read_from_git_itself(files: dict[str, str], commit: str | None, tmp_path: Path) -> None:
+    from components.handoff.provenance import git_commit
+
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert git_commit(tmp_path) == commit
+
+
+def test_the_commit_is_the_one_that_git_names(repository: Path) -> None:
+    from components.handoff.provenance import git_commit
+
+    if shutil.which("git") is None or not (repository / ".git").exists():
+        pytest.skip("no git repository here")
+    told = subprocess.run(["git", "rev-parse", "HEAD"], cwd=repository, capture_output=True, text=True, check=True)
+    assert git_commit(repository) == told.stdout.strip()
+
+
+def test_labels_are_escaped_in_the_card() -> None:
+    from components.handoff.card import _shown
+
+    assert _shown("a|b\n<script>") == "a\\|b &lt;script>"
+    assert json.loads(json.dumps(_shown(float("nan")))) == "not measured"

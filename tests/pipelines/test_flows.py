@@ -1,0 +1,148 @@
+"""The Prefect flow against a real Prefect server: it shows the line as it is, and DVC's record is the same."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import miniature
+import pytest
+
+from components.contracts import InputError
+from pipelines import dag, dvc_cli
+
+LINE = ["ingest", "gate", "report", "export", "handoff"]
+
+
+@pytest.fixture
+def flows(prefect_server: None) -> Any:
+    """The module; it imports Prefect, so only where a server runs."""
+    from pipelines import flows
+
+    return flows
+
+
+def last_run() -> tuple[Any, dict[str, Any]]:
+    """The newest flow run, and its task runs by name in the order in which they ran."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+    from prefect.client.schemas.sorting import FlowRunSort
+    from prefect.events.worker import EventsWorker
+
+    EventsWorker.drain_all(timeout=10)
+    deadline = time.monotonic() + 20
+    with get_client(sync_client=True) as client:
+        flow_run = client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=1)[0]
+        mine = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id]))
+        while True:  # task runs reach the server as events, which it takes up in its own time
+            tasks = client.read_task_runs(flow_run_filter=mine)
+            if len(tasks) == len(LINE) and all(task.state.is_final() for task in tasks):
+                break
+            assert time.monotonic() < deadline, states({task.name: task for task in tasks})
+            time.sleep(0.1)
+    return flow_run, {t.name: t for t in sorted(tasks, key=lambda t: t.expected_start_time)}
+
+
+def artifacts(flow_run: Any) -> dict[str, Any]:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+
+    mine = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run.id]))
+    with get_client(sync_client=True) as client:
+        return {a.key: a for a in client.read_artifacts(artifact_filter=mine)}
+
+
+def states(tasks: dict[str, Any]) -> dict[str, str]:
+    return {name: task.state_name for name, task in tasks.items()}
+
+
+def test_it_runs_the_line_and_leaves_the_record_of_a_plain_dvc_repro(
+    flows: Any, new_project: Path, finished_project: Path
+) -> None:
+    code, told = flows.run(new_project)
+    assert (code, told) == (0, "5 stages: 5 ran, 0 unchanged")
+    assert (new_project / "dvc.lock").read_bytes() == (finished_project / "dvc.lock").read_bytes()
+    flow_run, tasks = last_run()
+    assert list(tasks) == LINE == [stage.name for stage in dag.load(new_project)]
+    assert states(tasks) == dict.fromkeys(LINE, "Completed")
+    assert tasks["gate"].state.message == "it has no record in dvc.lock yet"
+    left = artifacts(flow_run)
+    assert {f"mini-{name}-metrics" for name in LINE} | {"mini-report-page", "mini-summary"} == set(left)
+    assert '{"metric": "num_used", "value": 3.0}' in left["mini-ingest-metrics"].data
+    assert (new_project / "artifacts" / "report" / "index.html").as_uri() in left["mini-report-page"].data
+    assert left["mini-ingest-metrics"].task_run_id == tasks["ingest"].id
+    edges = {name: [one.id for one in task.task_inputs.get("wait_for", [])] for name, task in tasks.items()}
+    assert edges["gate"] == [tasks["ingest"].id]
+    assert edges["report"] == edges["export"] == [tasks["gate"].id]
+
+
+def test_unchanged_stages_show_as_cached_and_a_turned_knob_as_run(flows: Any, finished_project: Path) -> None:
+    before = (finished_project / "dvc.lock").read_bytes()
+    assert flows.run(finished_project) == (0, "5 stages: 0 ran, 5 unchanged")
+    assert states(last_run()[1]) == dict.fromkeys(LINE, "Cached")
+    assert (finished_project / "dvc.lock").read_bytes() == before
+    miniature.turn_knob(finished_project, 'suffix: ".v1"', 'suffix: ".v2"')
+    assert flows.run(finished_project)[0] == 0
+    _, tasks = last_run()
+    assert states(tasks) == dict.fromkeys(LINE, "Cached") | {"export": "Completed", "handoff": "Completed"}
+    assert tasks["export"].state.message == "export.suffix: .v1 -> .v2"
+    assert dvc_cli.stale(finished_project) == {}
+
+
+def test_a_refusal_ends_as_refused_and_its_report_is_made(flows: Any, finished_project: Path) -> None:
+    miniature.turn_knob(finished_project, "at_least: 1.0", "at_least: 9.0")
+    code, told = flows.run(finished_project)
+    assert code == 3
+    assert "mean at least 9.0: too low" in told
+    flow_run, tasks = last_run()
+    assert (flow_run.state_name, flow_run.state.type.value) == ("Refused", "FAILED")
+    assert states(tasks) == {
+        "ingest": "Cached", "gate": "Completed", "report": "Completed", "export": "Refused", "handoff": "Skipped",
+    }  # fmt: skip
+    assert "Traceback" not in tasks["export"].state.message
+    assert "mini-summary" in artifacts(flow_run)
+
+
+def test_a_mistake_ends_as_one_and_the_stages_lines_reach_prefect(flows: Any, finished_project: Path) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+    from prefect.logging.handlers import APILogWorker
+
+    (finished_project / "data" / "numbers.txt").write_text(" ")
+    assert flows.run(finished_project) == (2, "ingest: ingest.data: numbers.txt is empty")
+    flow_run, tasks = last_run()
+    assert flow_run.state_name == "Mistake"
+    assert states(tasks) == {"ingest": "Mistake", **dict.fromkeys(LINE[1:], "Skipped")}
+    APILogWorker.drain_all(timeout=10)
+    with get_client(sync_client=True) as client:
+        logs = client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow_run.id])))
+    assert "ingest is reading" in [log.message for log in logs]
+
+
+def test_a_server_that_does_not_answer_is_told(flows: Any, finished_project: Path) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with (
+        temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}),
+        pytest.raises(InputError, match=r"PREFECT_API_URL names http://127.0.0.1:9/api"),
+    ):
+        flows.run(finished_project)
+
+
+def test_without_a_server_it_starts_one_for_the_run(
+    finished_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    miniature.turn_knob(finished_project, 'note: "."', 'note: "!"')
+    done = miniature.call(finished_project, sys.executable, "-m", "pipelines", "run", timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "Starting Prefect's server for this run" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout.strip() == f"Summary of {finished_project.name}"
+    with sqlite3.connect(tmp_path / "prefect" / "prefect.db") as database:
+        rows = database.execute("select name, state_name from task_run").fetchall()
+    database.close()
+    assert dict(rows) == dict.fromkeys(LINE, "Cached") | {"handoff": "Completed"}

@@ -1,0 +1,248 @@
+"""What `export` and `handoff` read, made small: real images, an untrained network, records by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import factories
+import numpy as np
+import torch
+
+from components import plugins
+from components.contracts import Rule, RunRecord, Verdict, read_table, write_json, write_table
+from components.job import Job
+from components.model import TransferModel, save_run
+
+TEMPERATURE = 1.7
+EXPORT_NEEDS = ("validate", "finetune", "evaluate", "gate")
+
+
+def backbone_spec(model: str = "test_efficientnet", size: int = 32) -> dict[str, Any]:
+    """A tiny timm network from random weights."""
+    return {"name": "timm", "model": model, "image_size": size, "weights": {"source": "random"}}
+
+
+def network(spec: dict[str, Any], num_labels: int, seed: int = 0) -> TransferModel:
+    """In eval mode, with norm statistics and a head that are not the initial ones."""
+    torch.manual_seed(seed)
+    choice = plugins.choose("backbones", spec)
+    model = TransferModel(choice.load().build(choice.params, pretrained=False), num_labels)
+    for name, buffer in model.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.normal_(0.0, 0.1)
+        elif name.endswith("running_var"):
+            buffer.uniform_(0.5, 1.5)
+    _spread(model.eval(), spec["image_size"])
+    return model
+
+
+@torch.inference_mode()
+def _spread(model: TransferModel, size: int) -> None:
+    """A head that tells images apart: logits of flat colours have mean 0 and deviation near 2."""
+    features = model.backbone(torch.randn(32, 3, 1, 1) + 0.3 * torch.randn(32, 3, size, size))
+    scale = 2 / (features.std(dim=0) * features.shape[1] ** 0.5 + 1e-6)
+    model.head.weight.copy_(torch.randn_like(model.head.weight) * scale)
+    model.head.bias.copy_(-model.head.weight @ features.mean(dim=0))
+
+
+def before_export(root: Path, model: str = "test_efficientnet", size: int = 32, per_label: int = 28) -> None:
+    """validate, finetune, evaluate and gate, as far as `export` reads them."""
+    folder = factories.image_folder(root / "data", per_label)
+    table = factories.manifest(root, folder, split=True)
+    write_table(root / "artifacts/ingest/manifest.parquet", table.drop(columns="split"))
+    write_table(root / "artifacts/validate/accepted.parquet", table)
+    write_json(root / "artifacts/validate/verdict.json", Verdict("validate", True))
+    labels = tuple(sorted(set(table["label"])))
+    spec = backbone_spec(model, size)
+    choice = plugins.choose("backbones", spec)
+    record = RunRecord(
+        run="main",
+        role="candidate",
+        task="image_classification",
+        backbone=choice.spec(),
+        pretrained=True,
+        strategy={"name": "full", "epochs": 2},
+        labels=labels,
+        preprocessing=choice.load().preprocessing(choice.params),
+        base_weights={"source": "package", "file": "tiny.pth", "sha256": "ab" * 32, "licence": "apache-2.0"},
+        policy={"policy": {"name": "light"}, "seed": 17, "note": ""},
+        epochs=2,
+        best_epoch=1,
+        num_samples_seen=84,
+    )
+    save_run(root / "artifacts/finetune/runs/main", network(spec, len(labels)), record)
+    write_json(root / "artifacts/evaluate/calibration.json", {"temperature": {"main": TEMPERATURE}})
+    judge(root, True)
+
+
+def judge(root: Path, passed: bool) -> None:
+    """The gate's verdict."""
+    why = "" if passed else "0.4 is below 0.95"
+    rule = Rule("evaluate.accuracy_low at least 0.3", passed, 0.4, 0.3, 0.1, why)
+    write_json(root / "artifacts/gate/verdict.json", Verdict("gate", passed, (rule,)))
+
+
+def export(root: Path, **settings: Any) -> dict[str, float]:
+    """Run the stage `export` and publish what it made."""
+    from components.export import stage
+
+    params = {"target": {"name": "onnx"}, "max_difference": 1e-4, "max_flips": 0, **settings}
+    job = Job.at(root, "export", stage.NEEDS)
+    job.clear()
+    metrics = stage.run(stage.Params.model_validate(params), job)
+    write_json(job.out("metrics.json"), metrics)
+    job.publish()
+    return metrics
+
+
+def test_rows(root: Path) -> Any:
+    """The test split of the accepted manifest."""
+    table = read_table(root / "artifacts/validate/accepted.parquet")
+    return table[table["split"] == "test"].reset_index(drop=True)
+
+
+def odd_images(folder: Path, seed: int = 0) -> list[Path]:
+    """Images of many modes and sizes, as they come in real folders."""
+    from PIL import Image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    made = []
+    for n, size in enumerate([32, 17, 64]):
+        base = factories.shape_image(factories.SHAPES[n], rng, size)
+        clear = base.convert("RGBA")
+        clear.putalpha(Image.fromarray(rng.integers(0, 256, (size, size), dtype=np.uint8), "L"))
+        deep = Image.fromarray(rng.integers(0, 65536, (size, size + n), dtype=np.uint16))
+        variants = {
+            "rgb.png": base,
+            "grey.png": base.convert("L"),
+            "rgba.png": clear,
+            "palette.png": base.quantize(8),
+            "deep.png": deep,
+            "grey_alpha.png": clear.convert("LA"),
+            "bilevel.png": base.convert("1"),
+            "cmyk.jpg": base.convert("CMYK"),
+            "lossy.jpg": base.resize((size + 9, size)),
+        }
+        for name, image in variants.items():
+            image.save(folder / f"{n}_{name}")
+            made.append(folder / f"{n}_{name}")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    base.resize((40, 24)).save(folder / "turned.jpg", exif=turned)
+    return [*made, folder / "turned.jpg"]
+
+
+HANDOFF_UPSTREAM = (
+    "ingest", "validate", "augment", "select", "finetune", "evaluate",
+    "bias", "drift", "gate", "report", "export",
+)  # fmt: skip
+
+
+def before_handoff(root: Path, repository: Path, **settings: Any) -> None:
+    """All stages before `handoff`, with lineages that fit what lies there."""
+    before_export(root, **settings)
+    export(root)
+    table = read_table(root / "artifacts/validate/accepted.parquet")
+    labels = sorted(set(table["label"]))
+    for path, record in _records(labels, len(table)).items():
+        write_json(root / "artifacts" / path, record)
+    (root / "artifacts/report/index.html").write_text("<!doctype html><title>trial</title><p>All is well.", "utf-8")
+    (root / "requirements.lock").write_text("numpy==2\n")
+    write_lineages(root, repository)
+
+
+def interval(value: float) -> dict[str, float]:
+    """With limits 0.02 around it."""
+    return {"value": value, "low": value - 0.02, "high": value + 0.02, "level": 0.95}
+
+
+def _records(labels: list[str], num: int) -> dict[str, Any]:
+    measures = (
+        "accuracy",
+        "balanced_accuracy",
+        "precision_macro",
+        "recall_macro",
+        "f1_macro",
+        "log_loss",
+        "ece",
+    )
+    counts = {"num_seen": num + 1, "num_used": num, "num_quarantined": 1, "num_labels": len(labels)}
+    finding = {
+        "check": "duplicates",
+        "severity": "warning",
+        "message": "2 copies",
+        "num_samples": 2,
+        "samples": [],
+    }
+    groups = [
+        {
+            "grouping": "brightness",
+            "group": g,
+            "num": n,
+            "small": n < 20,
+            "measures": {"accuracy": interval(0.9)},
+        }
+        for g, n in (("dark", 30), ("bright", 12))
+    ]
+    gap = {
+        "grouping": "brightness",
+        "measure": "accuracy",
+        "worst": "dark",
+        "best": "bright",
+        "gap": interval(0.05),
+    }
+    gain = {
+        "reference": "from_scratch", "reference_accuracy": interval(0.6), "gain": interval(0.3),
+        "verdict": "helped", "num_samples_seen": 84, "note": "",
+    }  # fmt: skip
+    candidate = {
+        "title": "test_efficientnet-random",
+        "rank": 1,
+        "excluded_because": "",
+        "within_budget": True,
+    }
+    reasons = {"not_an_image": 1}
+    return {
+        "ingest/summary.json": {
+            **counts, "source": {"name": "image_folder"}, "task": "image_classification", "reasons": reasons,
+            "labels": dict.fromkeys(labels, num // len(labels)), "attributes": [], "notes": {},
+        },
+        "validate/findings.json": [finding],
+        "select/chosen.json": {
+            "backbone": backbone_spec(), "title": "test_efficientnet-random", "preprocessing": {},
+            "pretrained": True, "why": "best mean rank | within budget", "runners_up": [],
+        },
+        "select/leaderboard.json": {"candidates": [candidate], "prior_agrees": None, "note": ""},
+        "evaluate/quality.json": {
+            "labels": labels,
+            "runs": {"main": {"test": {m: interval(0.91) for m in measures}}},
+            "per_label": [
+                {"label": label, "num": 7, "precision": 0.9, "recall": 0.8, "f1": 0.85 - n / 10}
+                for n, label in enumerate(labels)
+            ],
+        },
+        "evaluate/transfer.json": {"comparisons": [gain], "headline": "Transfer helped by 0.30."},
+        "bias/groups.json": {"groups": groups, "gaps": [gap], "headline": "Worst group: dark."},
+        "drift/drift.json": {"reference": "train", "current": "test", "headline": "No drift seen."},
+        **{f"{s}/metrics.json": {"num": 1.0} for s in HANDOFF_UPSTREAM if s != "export"},
+    }  # fmt: skip
+
+
+def write_lineages(root: Path, repository: Path) -> None:
+    """As `pipelines.stage` writes them, from dvc.yaml and the code of the repository."""
+    from components import lineage
+    from pipelines import dag
+
+    for stage in dag.load(repository):
+        folder = root / "artifacts" / stage.name
+        if stage.name not in HANDOFF_UPSTREAM:
+            continue
+        made = [o for o in stage.outs if (root / o).exists() and not o.endswith("lineage.json")]
+        params = {stage.name: {}, "run": {"seed": 17}}
+        if stage.name == "ingest":
+            params["ingest"] = {"source": {"name": "image_folder"}, "data": str(root / "data")}
+        record = lineage.record(root, stage.name, stage.deps, made, params, folder)
+        record["code"] = lineage.hashes(repository, (d for d in stage.deps if d.startswith("components/")))
+        write_json(folder / "lineage.json", record)
