@@ -71,8 +71,8 @@ class Job:
             judged = read_record(Verdict, verdict)
             if not judged.passed:
                 raise Refused(
-                    f"{self.stage} is not made, because {stage} refused:\n{judged.refusal()}\n"
-                    f"Nothing was lost. Mend the cause, or change the rule under `{stage}:` in params.yaml, and run again."
+                    f"not made, because {stage} refused:\n{judged.refusal()}\n"
+                    f"Nothing was lost. Mend the cause, or change the rule below `{stage}:` in params.yaml; run again."
                 )
         found = self.root / path
         if not found.exists():
@@ -121,10 +121,8 @@ class Job:
             yield from _bar(items, f"{self.stage}: {what}", total)
             return
         start = told = time.monotonic()
-        done = 0
-        for item in items:
+        for done, item in enumerate(items, 1):
             yield item
-            done += 1
             if time.monotonic() - told >= 5:
                 told = time.monotonic()
                 share = f" of {total} ({done / total:.0%})" if total else ""

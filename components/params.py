@@ -136,7 +136,7 @@ def _key(section: str, loc: tuple[int | str, ...]) -> str:
 
 
 def _told(error: Any) -> str:
-    message = str(error["msg"])
+    message = str(error["msg"]).removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     given = error["input"]
     if error["type"] == "missing":

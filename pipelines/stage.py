@@ -178,7 +178,8 @@ def _fault(name: str, root: Path) -> str:
     except OSError:
         return f"a fault of ours, not of your input:\n{text}"
     last = text.strip().splitlines()[-1]
-    return f"a fault of ours, not of your input: {last}\n  The whole trace: {place.relative_to(root)}. Nothing half-written was kept."
+    trace = f"The whole trace: {place.relative_to(root)}. Nothing half-written was kept."
+    return f"a fault of ours, not of your input: {last}\n  {trace}"
 
 
 def _write_status(root: Path, name: str, status: dict[str, Any]) -> None:

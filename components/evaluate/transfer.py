@@ -70,7 +70,8 @@ def _headline(rows: list[dict[str, Any]]) -> str:
     if scratch is None:
         return "Whether transfer helped was not measured: finetune.references has no from_scratch."
     gain: Interval = scratch["gain"]
-    told = f"{100 * gain.value:+.1f} points [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}] against random weights at equal budget"
+    interval = f"[{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
+    told = f"{100 * gain.value:+.1f} points {interval} against random weights at equal budget"
     return {
         "helped": f"Transfer helped: {told}.",
         "no evidence": f"No evidence that transfer helped: {told}.",

@@ -1,24 +1,32 @@
-"""Every augmentation policy: keeps shape and kind, draws only from the numbers it is given, spares evaluation."""
+"""What every augmentation policy must keep, found by itself; each plugin needs golden bytes below."""
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import factories
 import numpy as np
 import pytest
+from PIL import Image
 
 from components import plugins, samples
+from components.augment.policies import light, trivial_augment
+
+GOLDEN = {"identity": "8087a8b4480c", "light": "7be9c667cf1f", "trivial_augment": "57615be80fb4"}
+"""First 12 hex digits of SHA-256 over 20 varied pictures."""
 
 NAMES = plugins.names("augment.policies")
-# Golden: the first 12 hex digits of SHA-256 over 20 augmented pictures. A policy without one fails at collection.
-GOLDEN = {"identity": "8087a8b4480c", "light": "d17eac84dbc6", "trivial_augment": "023d3e0e2157"}
-assert set(GOLDEN) == set(NAMES), f"policies without a golden row: {set(NAMES) ^ set(GOLDEN)}"
+if set(NAMES) != set(GOLDEN):
+    raise AssertionError(f"policies without golden bytes, or bytes without a policy: {set(NAMES) ^ set(GOLDEN)}")
+
+Policy = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
-def policy(name: str) -> Any:
-    choice = plugins.choose("augment.policies", name)
+def policy(name: str, **options: Any) -> Policy:
+    choice = plugins.choose("augment.policies", {"name": name, **options})
     return choice.load().build(choice.params)
 
 
@@ -27,48 +35,147 @@ def rows(height: int = 32, width: int = 32) -> list[np.ndarray]:
     return [np.asarray(factories.shape_image(s, rng, 48).resize((width, height))) for s in factories.SHAPES]
 
 
+def varied(name: str, row: np.ndarray, num: int, **options: Any) -> list[np.ndarray]:
+    return [policy(name, **options)(row, samples.keyed_rng(7, epoch, "a sample")) for epoch in range(num)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_golden_bytes(name: str) -> None:
+    digest = hashlib.sha256(b"".join(p.tobytes() for p in varied(name, rows()[1], 20)))
+    assert digest.hexdigest()[:12] == GOLDEN[name]
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("size", [(32, 32), (17, 40), (1, 1), (2, 90)])
 def test_shape_and_type_are_kept_and_the_row_is_not_written_to(name: str, size: tuple[int, int]) -> None:
-    change = policy(name)
     for row in rows(*size):
         row.setflags(write=False)  # a memory map that is read is not writable either
-        for epoch in range(30):
-            found = change(row, samples.keyed_rng(1, epoch, "a"))
+        before = row.copy()
+        for found in varied(name, row, 30):
             assert (found.shape, found.dtype) == (row.shape, np.uint8)
+            assert not np.shares_memory(found, row)
+        assert np.array_equal(row, before)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_same_key_same_bytes_and_another_epoch_another_picture(name: str) -> None:
-    change, row = policy(name), rows()[0]
-    pictures = [change(row, samples.keyed_rng(1, epoch, "a")).tobytes() for epoch in range(20)]
-    np.random.default_rng(5).random(100)  # foreign draws do not matter
-    assert pictures == [change(row, samples.keyed_rng(1, epoch, "a")).tobytes() for epoch in range(20)]
-    distinct = len(set(pictures))
-    assert distinct == 1 if name == "identity" else distinct >= 12
+def test_the_same_key_gives_the_same_bytes_and_another_epoch_others(name: str) -> None:
+    row = rows()[0]
+    first = [p.tobytes() for p in varied(name, row, 20)]
+    np.random.seed(5)  # foreign draws do not matter
+    np.random.default_rng(5).random(100)
+    backwards = [policy(name)(row, samples.keyed_rng(7, e, "a sample")).tobytes() for e in reversed(range(20))]
+    assert backwards[::-1] == first
+    assert len(set(first)) == 1 if name == "identity" else len(set(first)) >= 12
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n != "identity"])
-def test_mean_brightness_is_kept_on_average(name: str) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_a_view_into_a_larger_array_gives_the_same_as_a_copy(name: str) -> None:
+    wide = np.concatenate([rows()[0], rows()[1]], axis=1)
+    view = wide[:, :32]
+    pairs = zip(varied(name, view, 20), varied(name, view.copy(), 20))
+    assert all(np.array_equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_middle_grey_stays_where_it_was_on_average(name: str) -> None:
     """A policy that darkened or whitened everything would shift training against evaluation."""
-    change = policy(name)
     before = np.mean([r.mean() for r in rows()])
-    after = np.mean(
-        [change(r, samples.keyed_rng(1, e, str(i))).mean() for e in range(100) for i, r in enumerate(rows())]
-    )
-    assert after == pytest.approx(before, rel=0.25)
+    after = np.mean([p.mean() for row in rows() for p in varied(name, row, 150)])
+    assert after == pytest.approx(before, rel=0.2)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_policy_names_its_tasks(name: str) -> None:
-    module = plugins.load("augment.policies", name)
-    assert set(module.TASKS) <= set(plugins.names("tasks"))
-    assert module.TASKS
+    tasks = plugins.load("augment.policies", name).TASKS
+    assert tasks
+    assert set(tasks) <= set(plugins.names("tasks"))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_golden(name: str) -> None:
-    digest = hashlib.sha256()
-    for epoch in range(20):
-        digest.update(policy(name)(rows()[1], samples.keyed_rng(7, epoch, "golden")).tobytes())
-    assert digest.hexdigest()[:12] == GOLDEN[name]
+def test_identity_gives_the_very_pixels() -> None:
+    assert all(np.array_equal(p, rows()[2]) for p in varied("identity", rows()[2], 3))
+
+
+NONE = {"max_shift": 0, "max_rotation_degrees": 0, "max_scale": 0, "max_brightness": 0, "max_contrast": 0}
+
+
+@pytest.mark.parametrize("size", [(32, 32), (17, 40)])
+def test_light_without_limits_changes_nothing(size: tuple[int, int]) -> None:
+    row = rows(*size)[0]
+    assert all(np.array_equal(p, row) for p in varied("light", row, 5, **NONE))
+
+
+def test_light_does_not_flip_until_told() -> None:
+    row = rows()[2]
+    found = [np.array_equal(p, row[:, ::-1]) for p in varied("light", row, 40, **NONE, flip=True)]
+    assert 10 < sum(found) < 30
+    assert light.Params().flip is False
+
+
+def test_light_moves_by_what_it_says() -> None:
+    """A white spot in the middle: where it goes, and how far at most."""
+    row = np.zeros((65, 65, 3), np.uint8)
+    row[32, 32] = 255
+    places = []
+    for picture in varied("light", row, 200, **{**NONE, "max_shift": 0.2}):
+        y, x = np.unravel_index(picture[..., 0].argmax(), (65, 65))
+        places.append((y - 32, x - 32))
+    assert np.abs(places).max() == 13  # 0.2 of 65
+    assert np.abs(np.mean(places, axis=0)).max() < 2
+    turned = varied("light", row, 20, **{**NONE, "max_rotation_degrees": 180, "max_scale": 0.3})
+    assert all(t[32, 32, 0] > 100 for t in turned)  # about the middle
+
+
+def test_light_keeps_brightness_within_its_limit() -> None:
+    row = np.full((8, 8, 3), 128, np.uint8)
+    found = np.array([p[0, 0, 0] for p in varied("light", row, 300, **{**NONE, "max_brightness": 0.1})], int) - 128
+    assert -26 <= found.min() < -20
+    assert 20 < found.max() <= 26
+
+
+def test_light_rotates_as_pillow_does() -> None:
+    row, limits = rows(64, 64)[1], {**NONE, "max_rotation_degrees": 30}
+    angle = samples.keyed_rng(7, 0, "a sample").uniform(-1, 1, 6)[2] * 30
+    expected = np.asarray(Image.fromarray(row).rotate(-angle, Image.Resampling.BILINEAR), int)
+    middle = np.s_[16:48, 16:48]
+    assert np.abs(varied("light", row, 1, **limits)[0].astype(int)[middle] - expected[middle]).mean() < 1
+
+
+def test_trivial_augment_has_the_fourteen_operations_and_each_acts() -> None:
+    operations = trivial_augment.space(8)
+    assert len(operations) == 14
+    row = np.linspace(60, 190, 32 * 32 * 3).reshape(32, 32, 3).astype(np.uint8)
+    row = np.where(rows()[0] > 100, row, rows()[0] // 2 + 20).astype(np.uint8)  # no black, no white: contrast to gain
+    for name, operation in operations.items():
+        found = np.asarray(operation.apply(Image.fromarray(row), operation.largest))
+        assert np.array_equal(found, row) == (name == "identity"), name
+        nothing = np.asarray(operation.apply(Image.fromarray(row), 0))
+        assert np.array_equal(nothing, row) == (name not in ("auto_contrast", "equalize")), name
+
+
+def test_trivial_augment_draws_operations_and_strengths_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[int, float]] = []
+
+    def space(_: float) -> dict[str, trivial_augment.Operation]:
+        def record(which: int) -> Callable[[Any, float], Any]:
+            return lambda image, amount: drawn.append((which, amount)) or image
+
+        return {str(n): trivial_augment.Operation(record(n), 30, n % 2 == 0) for n in range(14)}
+
+    monkeypatch.setattr(trivial_augment, "space", space)
+    varied("trivial_augment", rows()[0], 5600)
+    counts = Counter(which for which, _ in drawn)
+    assert len(counts) == 14
+    assert all(abs(n - 400) < 100 for n in counts.values())  # 5 deviations
+    strengths = Counter(round(abs(amount)) for _, amount in drawn)
+    assert sorted(strengths) == list(range(31))
+    assert all(abs(n - 181) < 75 for n in strengths.values())
+    assert {which % 2 for which, amount in drawn if amount < 0} == {0}
+    negative = [amount < 0 for which, amount in drawn if which % 2 == 0 and amount]
+    assert 0.45 < np.mean(negative) < 0.55
+
+
+def test_trivial_augment_moves_by_whole_pixels_as_it_says() -> None:
+    row = rows()[0]
+    moved = trivial_augment.space(8)["translate_x"].apply(Image.fromarray(row), 8)
+    assert np.array_equal(np.asarray(moved)[:, :24], row[:, 8:])
+    assert not np.asarray(moved)[:, 24:].any()

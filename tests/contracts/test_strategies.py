@@ -65,8 +65,8 @@ def train(name: str, tmp_path: Any, options: dict[str, Any] | None = None, **cha
             with torch.inference_mode():
                 given = data(model.backbone.eval()(torch.from_numpy(rows)).numpy(), targets)
         loop.train_phase(
-            model, phase, given, given, task.loss, settings(**changed), Job.at(tmp_path), Fabric(accelerator="cpu", devices=1),
-            tmp_path / f"{number}.safetensors", name,
+            model, phase, given, given, task.loss, settings(**changed), Job.at(tmp_path),
+            Fabric(accelerator="cpu", devices=1), tmp_path / f"{number}.safetensors", name,
         )  # fmt: skip
     return model
 
@@ -152,12 +152,13 @@ def test_interrupted_equals_uninterrupted(name: str, tmp_path: Any) -> None:
 
 
 def test_loss_that_is_not_a_number_stops_with_the_step_and_the_key_to_change(tmp_path: Any) -> None:
+    rows, targets = pixels()
+    given = data(np.full_like(rows, np.nan), targets)
+    choice = plugins.choose("finetune.strategies", "full")
+    task = plugins.load("tasks", "image_classification")
+    phase, fabric = choice.load().phases(choice.params)[0], Fabric(accelerator="cpu", devices=1)
+    keep = tmp_path / "k.safetensors"
     with pytest.raises(loop.TrainingError, match=r"epoch 1, step 1.*learning_rate"):
-        rows, targets = pixels()
-        choice = plugins.choose("finetune.strategies", "full")
-        task = plugins.load("tasks", "image_classification")
-        rows = np.full_like(rows, np.nan)
         loop.train_phase(
-            network(), choice.load().phases(choice.params)[0], data(rows, targets), data(rows, targets), task.loss,
-            settings(), Job.at(tmp_path), Fabric(accelerator="cpu", devices=1), tmp_path / "k.safetensors", "full",
-        )  # fmt: skip
+            network(), phase, given, given, task.loss, settings(), Job.at(tmp_path), fabric, keep, "full"
+        )

@@ -152,11 +152,11 @@ def test_one_knob_reruns_only_what_depends_on_it(project: Path) -> None:
 
 def test_a_refusal_is_recorded_reported_and_exports_nothing(project: Path) -> None:
     before = lock(project)
-    edit(project, lambda v: v["gate"]["rules"].append({"metric": "evaluate.accuracy", "at_least": 1.01}))
+    edit(project, lambda v: v["gate"]["rules"].append({"metric": "evaluate.f1_macro", "at_least": 1.01}))
     done = sh(project, sys.executable, "-m", "pipelines", "repro", check=False)
     assert done.returncode == 3, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
-    assert "evaluate.accuracy" in done.stdout + done.stderr
+    assert "evaluate.f1_macro" in done.stdout + done.stderr
     verdict = json.loads((project / "artifacts/gate/verdict.json").read_text())
     assert verdict["passed"] is False
     assert "efused" in (project / "artifacts/report/index.html").read_text()
@@ -167,7 +167,7 @@ def test_a_refusal_is_recorded_reported_and_exports_nothing(project: Path) -> No
 
 
 def test_plain_dvc_repro_also_reports_a_refusal(project: Path) -> None:
-    edit(project, lambda v: v["gate"]["rules"].append({"metric": "evaluate.accuracy", "at_least": 1.02}))
+    edit(project, lambda v: v["gate"]["rules"].append({"metric": "evaluate.f1_macro", "at_least": 1.02}))
     done = sh(project, "dvc", "repro", check=False)
     assert done.returncode != 0
     assert "1.02" in (project / "artifacts/report/index.html").read_text()

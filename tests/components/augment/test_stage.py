@@ -1,71 +1,146 @@
-"""The stage freezes policy and seed, and its preview shows what training will see."""
+"""The stage freezes policy and seed, and its picture shows what training will see."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import factories
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from components import plugins, samples
 from components.augment import stage
-from components.contracts import InputError, read_json, write_table
+from components.contracts import InputError, Refused, Rule, Verdict, read_json, read_table, write_json, write_table
 from components.job import Job
 
-
-def upstream(root: Path) -> None:
-    table = factories.manifest(root, factories.image_folder(root / "data"), split=True)
-    write_table(root / "artifacts/validate/accepted.parquet", table)
+TOP = 28
 
 
-def params(name: str = "light") -> stage.Params:
-    return stage.Params.model_validate({"policy": {"name": name}, "preview_samples": 5})
+@pytest.fixture
+def job(tmp_path: Path, make_job: Callable[..., Job]) -> Job:
+    table = factories.manifest(tmp_path, factories.image_folder(tmp_path / "data"), split=True)
+    write_table(tmp_path / "artifacts/validate/accepted.parquet", table)
+    write_json(tmp_path / "artifacts/validate/verdict.json", Verdict("validate", True))
+    return make_job("augment", stage.NEEDS)
 
 
-def test_policy_is_frozen_with_all_its_options_and_the_seed(tmp_path: Path, make_job: Callable[..., Job]) -> None:
-    upstream(tmp_path)
-    job = make_job("augment", stage.NEEDS)
-    assert stage.run(params(), job) == {"num_previewed": 5}
+def params(policy: Any = "light", rows: int = 5) -> stage.Params:
+    return stage.Params.model_validate({"policy": policy, "preview_samples": rows})
+
+
+def cell(sheet: np.ndarray, row: int, column: int) -> np.ndarray:
+    step = stage.CELL + stage.GAP
+    y, x = TOP + row * step, stage.MARGIN + column * step
+    return sheet[y : y + stage.CELL, x : x + stage.CELL]
+
+
+def train(job: Job) -> pd.DataFrame:
+    table = read_table(job.root / "artifacts/validate/accepted.parquet")
+    return table[table["split"] == "train"]
+
+
+def test_policy_is_frozen_with_all_its_options_and_the_seed(job: Job) -> None:
+    metrics = stage.run(params({"name": "light", "flip": True}), job)
+    assert metrics["num_previewed"] == 5
+    assert metrics["num_labels_shown"] == 3
+    assert 0 < metrics["mean_change"] < 0.5
     found = read_json(job.building / "policy.json")
+    assert sorted(found) == ["note", "policy", "seed"]
     assert found["seed"] == 17
-    assert found["policy"]["degrees"] == 10
-    assert plugins.choose("augment.policies", found["policy"]).name == "light"
+    assert found["policy"] == {
+        "name": "light", "max_shift": 0.08, "max_rotation_degrees": 10, "max_scale": 0.1, "max_brightness": 0.1,
+        "max_contrast": 0.15, "flip": True,
+    }  # fmt: skip
+    assert plugins.choose("augment.policies", found["policy"]).spec() == found["policy"]
 
 
-def test_preview_shows_the_sample_and_then_what_training_draws(tmp_path: Path, make_job: Callable[..., Job]) -> None:
-    upstream(tmp_path)
-    job = make_job("augment", stage.NEEDS)
-    stage.run(params(), job)
+def test_picture_shows_the_sample_and_then_what_the_epochs_draw(job: Job) -> None:
+    stage.run(params("trivial_augment"), job)
     sheet = np.asarray(Image.open(job.building / "preview.png"))
-    first = sheet[24 : 24 + stage.SIDE, 110 : 110 + stage.SIDE]
-    second = sheet[24 : 24 + stage.SIDE, 114 + stage.SIDE : 114 + 2 * stage.SIDE]
-    assert first.std() > 10
-    choice = plugins.choose("augment.policies", "light")
-    change = choice.load().build(choice.params)
-    folder = sorted(tmp_path.glob("data/*/*.png"))
-    names = [p.relative_to(tmp_path / "data").as_posix() for p in folder]
-    assert any(np.array_equal(change(first, samples.keyed_rng(17, 0, name)), second) for name in names)
+    chosen = stage.pick(train(job), 5, 17)
+    rows = plugins.load("tasks", "image_classification").preview_rows(chosen, job.root, stage.CELL)
+    choice = plugins.choose("augment.policies", "trivial_augment")
+    vary = choice.load().build(choice.params)
+    for index, (row, sample) in enumerate(zip(rows, chosen["id"])):
+        assert np.array_equal(cell(sheet, index, 0), row)
+        for epoch in range(stage.NUM_SHOWN):
+            assert np.array_equal(cell(sheet, index, 1 + epoch), vary(row, samples.keyed_rng(17, epoch, sample)))
 
 
-def test_same_bytes_each_time(tmp_path: Path, make_job: Callable[..., Job]) -> None:
-    upstream(tmp_path)
+def test_identity_changes_nothing(job: Job) -> None:
+    assert stage.run(params("identity"), job)["mean_change"] == 0
+
+
+def test_rows_are_training_samples_of_different_labels_first(job: Job) -> None:
+    chosen = stage.pick(train(job), 3, 17)
+    assert list(chosen["label"]) == ["circle", "square", "triangle"]
+    more = stage.pick(train(job), 7, 17)
+    assert sorted(more["label"].value_counts()) == [2, 2, 3]
+    assert set(chosen["id"]) < set(more["id"])
+    assert len(stage.pick(train(job), 100, 17)) == len(train(job))
+
+
+def test_the_label_is_drawn_beside_each_row(job: Job) -> None:
+    stage.run(params(rows=3), job)
+    sheet = np.asarray(Image.open(job.building / "preview.png"))
+    step = stage.CELL + stage.GAP
+    marks = [sheet[TOP + i * step : TOP + i * step + stage.CELL, : stage.MARGIN] for i in range(3)]
+    assert all((m < 100).any() for m in marks)
+    assert len({m.tobytes() for m in marks}) == 3
+    rows = [[np.zeros((96, 96, 3), np.uint8)]]
+    for label in ("a very long label indeed\nwith lines", "", "猫", "<&>"):
+        assert stage.sheet([label], rows).size[0] == stage.MARGIN + stage.CELL + 2 * stage.GAP
+
+
+def test_pictures_of_other_shapes_are_put_in_the_middle() -> None:
+    sheet = np.asarray(stage.sheet(["a"], [[np.zeros((20, 96, 3), np.uint8)]]))
+    found = cell(sheet, 0, 0)
+    assert not found[38:58].any()
+    assert found[:38].all()
+
+
+def test_the_same_bytes_each_time(job: Job) -> None:
     found = []
     for _ in range(2):
-        job = make_job("augment", stage.NEEDS)
+        job.clear()
         stage.run(params("trivial_augment"), job)
         found.append([(job.building / n).read_bytes() for n in ("policy.json", "preview.png")])
     assert found[0] == found[1]
+    assert sorted(p.name for p in job.building.iterdir()) == ["policy.json", "preview.png"]
 
 
-def test_policy_for_another_task_is_refused_with_the_key(
-    tmp_path: Path, make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    upstream(tmp_path)
-    module: ModuleType = plugins.load("augment.policies", "light")
-    monkeypatch.setattr(module, "TASKS", ("text_classification",))
-    with pytest.raises(InputError, match=r"augment\.policy: light is for text_classification"):
-        stage.run(params(), make_job("augment", stage.NEEDS))
+def test_a_policy_for_another_task_is_refused_with_the_key(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugins.load("augment.policies", "light"), "TASKS", ("text_classification",))
+    with pytest.raises(InputError, match=r"augment\.policy: light is for text_classification.*identity"):
+        stage.run(params(), job)
+
+
+def test_no_training_sample_is_told(job: Job) -> None:
+    write_table(job.root / "artifacts/validate/accepted.parquet", train(job).assign(split="test"))
+    with pytest.raises(InputError, match="no training sample"):
+        stage.run(params(), job)
+
+
+def test_a_refused_data_set_stops_here(job: Job) -> None:
+    rule = Rule("labels: no errors", False, 1.0, 0.0, -1.0, "one label only")
+    write_json(job.root / "artifacts/validate/verdict.json", Verdict("validate", False, (rule,)))
+    with pytest.raises(Refused, match="one label only"):
+        stage.run(params(), job)
+
+
+@pytest.mark.parametrize(
+    ("policy", "told"),
+    [
+        ("lite", "did you mean `light`"),
+        ({"name": "light", "degrees": 3}, "unknown key"),
+        ({"name": "light", "max_shift": 2}, "0.5"),
+    ],
+)
+def test_a_mistake_in_params_is_told(policy: Any, told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        params(policy)

@@ -107,7 +107,7 @@ def test_probe_uses_no_augmentation_and_says_so(tmp_path: Path, make_job: Callab
 
 
 def test_folded_head_gives_the_logits_of_the_standardised_one(tmp_path: Path, make_job: Callable[..., Job]) -> None:
-    """The scaling of cached features is folded into the head: what was measured in training holds for the whole model."""
+    """What was measured on standardised features in training holds for the whole model."""
     from components.model import load_run
 
     table = upstream(tmp_path)
