@@ -71,7 +71,7 @@ class Job:
             judged = read_record(Verdict, verdict)
             if not judged.passed:
                 raise Refused(
-                    f"not made, because {stage} refused:\n{judged.refusal()}\n"
+                    f"{self.stage} is not made, because {stage} refused:\n{judged.refusal()}\n"
                     f"Nothing was lost. Mend the cause, or change the rule below `{stage}:` in params.yaml; run again."
                 )
         found = self.root / path

@@ -127,7 +127,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception:
         told = _fault(name, root)
     if told:
-        print(f"{name}: {told}", file=sys.stderr)
+        print(told if told.startswith(f"{name} ") else f"{name}: {told}", file=sys.stderr)
     _write_status(root, name, {**status, "ended": time.time(), "exit_code": code, "told": told})
     return code
 
