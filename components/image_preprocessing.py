@@ -41,7 +41,7 @@ _PILLOW = r"PIL\..*"
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else it tells stderr what is judged here
 
 
-class Unreadable(ValueError):  # noqa: N818  (a finding about a file, not a failure)
+class Unreadable(ValueError):
     """The bytes are not an image that can be used; `reason` is a stable word for counting."""
 
     def __init__(self, reason: str, detail: str = "") -> None:

@@ -12,6 +12,7 @@ import ctypes
 import errno
 import importlib
 import os
+import shutil
 import signal
 import sys
 import time
@@ -111,7 +112,7 @@ def main(arguments: list[str] | None = None) -> int:
         _run(name, root)
         code = DONE
     except Refused as error:
-        code, told = REFUSED, str(error)
+        code, told = REFUSED, str(error) + _withdraw(name, root)
     except InputError as error:
         code, told = MISTAKE, str(error)
     except KeyboardInterrupt:
@@ -157,6 +158,23 @@ def _run(name: str, root: Path) -> None:
     params = {name: typed[name].model_dump(mode="json"), "run": run.model_dump(mode="json")}
     write_json(job.out("lineage.json"), lineage.record(root, name, declared.deps, outs, params, job.building))
     job.publish()
+
+
+def _withdraw(name: str, root: Path) -> str:
+    """Take away what an earlier run handed over: a bundle must not lie where a refused one would have been."""
+    line = dag.load(root)
+    rest_on_it = {name}
+    for one in line:
+        if rest_on_it & set(one.parents):
+            rest_on_it.add(one.name)
+    read = {parent for one in line for parent in one.parents}
+    told = ""
+    for last in sorted(rest_on_it - read):
+        place = root / "artifacts" / last
+        if any(p.name != "metrics.json" for p in place.glob("*")):
+            shutil.rmtree(place)
+            told += f"\nartifacts/{last} of an earlier run was taken away; DVC's cache still has it."
+    return told
 
 
 def _check_outputs(built: Path, declared: set[str]) -> None:

@@ -192,6 +192,7 @@ def _records(labels: list[str], num: int) -> dict[str, Any]:
         "worst": "dark",
         "best": "bright",
         "gap": interval(0.05),
+        "verdict": "no evidence",
     }
     gain = {
         "reference": "from_scratch", "reference_accuracy": interval(0.6), "gain": interval(0.3),

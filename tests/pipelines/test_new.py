@@ -273,7 +273,8 @@ def test_few_samples_are_probed_and_more_are_fine_tuned_at_a_size_that_ends_in_t
 
     assert _plan(60, 2, 300).strategy["name"] == "linear_probe"
     assert _plan(400, 4, 40).strategy == {"name": "full", "epochs": 15}
-    assert _plan(1200, 100, 28).strategy["name"] == "linear_probe", "few samples a label"
+    assert _plan(1200, 100, 28).strategy == {"name": "full", "epochs": 10}
+    assert _plan(400, 100, 28).strategy["name"] == "linear_probe", "few samples a label"
     for num in (20, 100, 1000, 5000, 50_000, 500_000):
         for side in (1, 8, 28, 64, 100, 224, 4000):
             plan = _plan(num, 2, side)
@@ -290,7 +291,8 @@ def test_gate_rules_follow_the_largest_label(make: Make, tmp_path: Path) -> None
         path.unlink()
     values, told = make(data)
     rules = {r["metric"]: r for r in values["gate"]["rules"]}
-    assert rules["evaluate.accuracy_low"]["at_least"] == pytest.approx(20 / 24 + 0.05 * 4 / 24, abs=0.006)
+    assert "evaluate.accuracy_low" not in rules, "5 test samples, all right, would not reach it"
+    assert rules["evaluate.accuracy"]["at_least"] == pytest.approx(20 / 24 + 0.05 * 4 / 24, abs=0.006)
     assert "always the largest label would give 0.83" in told
     assert "drift.embeddings_drifted" not in rules, "24 samples are too few to compare"
 

@@ -69,7 +69,7 @@ def test_every_fault_is_told_and_the_counts_reconcile(job: Job, clean: pd.DataFr
     table.loc[1, "label"] = "  "
     table.loc[5, "sha256"] = table.loc[30, "sha256"]  # a circle and a triangle with the same bytes
     table.loc[8, "property.brightness"] = 1.5
-    table.loc[9, "property.contrast"] = float("inf")
+    table.loc[9, "property.num_bytes"] = float("inf")
     table.loc[10, "property.width"] = None
     table.loc[11, "sha256"] = "not a hash"
     metrics = judge(job, table)
@@ -80,7 +80,7 @@ def test_every_fault_is_told_and_the_counts_reconcile(job: Job, clean: pd.DataFr
     assert list(aside["reason"]) == ["no_label", "no_label"]
     told = {f["message"]: f for f in findings}
     by_property = {m.split("`")[1]: f for m, f in told.items() if f["check"] == "expectations"}
-    assert set(by_property) == {"property.brightness", "property.contrast", "property.width", "sha256"}
+    assert set(by_property) == {"property.brightness", "property.num_bytes", "property.width", "sha256"}
     assert by_property["property.brightness"]["samples"] == [table.loc[8, "id"]]
     conflict = next(f for f in findings if f["check"] == "duplicates")
     assert sorted(conflict["samples"]) == sorted([table.loc[5, "id"], table.loc[30, "id"]])
