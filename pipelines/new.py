@@ -200,8 +200,9 @@ def _rules(found: Survey, plan: Plan, majority: float) -> tuple[list[dict[str, A
         {"metric": "bias.worst_group_accuracy_high", "at_least": round(majority, 2)},
     ]
     told = [
-        f"the gate asks for little, as it cannot know your data: accuracy {'surely ' * sure}above {limit:g} (always the largest "
-        f"label would give {majority:.2f}), no evidence that transfer harms, no group surely below {majority:.2f}. "
+        f"the gate asks for little, as it cannot know your data: accuracy {'surely ' * sure}above {limit:g} (always "
+        f"the largest label would give {majority:.2f}), no evidence that transfer harms, no group surely below "
+        f"{majority:.2f}. "
         "Set what you need (gate.rules)"
     ]
     if found.own_split:

@@ -148,6 +148,7 @@ def build(options: Params, *, pretrained: bool = True) -> nn.Module:
     elif source != "random":
         provenance = {"package": options.weights.package, "match": options.weights.match}
         provenance |= _load_file(module, weights_file(options.weights), options)
+    module.num_features = _feature_size(module, options)  # type: ignore[assignment]
     module.provenance = {**provenance, "source": source, "licence": _licence(module)}  # type: ignore[assignment]
     return module
 
@@ -313,6 +314,19 @@ def _fixed_size(options: Params) -> bool:
 
     config = timm.get_pretrained_cfg(options.model)
     return bool(config and config.fixed_input_size)
+
+
+def _feature_size(module: nn.Module, options: Params) -> int:
+    """D, by asking the network: for some (mobilenetv3) timm's `num_features` is that of an earlier layer."""
+    import torch
+
+    side = preprocessing(options)["height"]
+    with torch.inference_mode():
+        features = module.eval()(torch.zeros(1, 3, side, side))
+    module.train()
+    if features.ndim != 2:
+        raise WeightsError(f"{options.model} gives {tuple(features.shape)} where features [N, D] are needed")
+    return int(features.shape[1])
 
 
 def _licence(module: nn.Module) -> str:

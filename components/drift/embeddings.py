@@ -11,7 +11,7 @@ from components.contracts import InputError
 MIN_SAMPLES = 10
 
 
-class TooFew(Exception):  # noqa: N818
+class TooFew(Exception):
     """Too few samples to compare: not measured, which a gate rule counts as failed."""
 
 

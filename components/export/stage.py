@@ -88,27 +88,21 @@ def run(params: Params, job: Job) -> dict[str, float]:
         place.unlink()  # nobody shall find a model that failed
         raise
     _write_latency(parity.latency(model, session, rows, collate), job)
-    size_mb = round(place.stat().st_size / 1e6, 3)
-    opset = _opset(place)
-    write_json(
-        job.out("export.json"),
-        {
-            "target": params.target.spec(),
-            **parity.interface(session),
-            "parity": {**found, "limit": params.max_difference, "max_flips": params.max_flips},
-            "examples": _examples(test, expected, record),
-            "size_mb": size_mb,
-            "opset": opset,
-            "temperature": temperature,
-        },
-    )
+    described: dict[str, Any] = {
+        "target": params.target.spec(),
+        **parity.interface(session),
+        "parity": {**found, "limit": params.max_difference, "max_flips": params.max_flips},
+        "examples": _examples(test, expected, record),
+        "size_mb": round(place.stat().st_size / 1e6, 3),
+        "opset": _opset(place),
+        "temperature": temperature,
+    }
+    write_json(job.out("export.json"), described)
     return {
-        "size_mb": size_mb,
-        "opset": float(opset),
+        **{name: float(described[name]) for name in ("size_mb", "opset", "temperature")},
         "parity_max_relative": found["relative"],
         "flips": float(found["flips"]),
         "num_parity_samples": float(found["num_samples"]),
-        "temperature": temperature,
     }
 
 

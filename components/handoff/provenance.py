@@ -54,27 +54,6 @@ def _check_inputs(stage: str, lineage: dict[str, Any], lineages: Lineages) -> No
             )
 
 
-def git_commit(root: Path) -> str | None:
-    """The commit that is checked out in `root`, read from git's own files; None where there is none."""
-    try:
-        folder = root / ".git"
-        if folder.is_file():  # a worktree: "gitdir: PATH"
-            folder = root / folder.read_text("utf-8").split(":", 1)[1].strip()
-        shared = folder / "commondir"
-        common = folder / shared.read_text("utf-8").strip() if shared.is_file() else folder
-        head = (folder / "HEAD").read_text("utf-8").strip()
-        if not head.startswith("ref:"):
-            return head or None
-        name = head.split(":", 1)[1].strip()
-        for place in (folder / name, common / name):
-            if place.is_file():
-                return place.read_text("utf-8").strip() or None
-        lines = (common / "packed-refs").read_text("utf-8").splitlines()
-        return next((line.split()[0] for line in lines if line.endswith(f" {name}")), None)
-    except (OSError, IndexError, UnicodeDecodeError):
-        return None
-
-
 def private_paths(root: Path, *records: Any) -> dict[str, str]:
     """Absolute paths of this machine -> what stands for them in the bundle, the longest first.
 

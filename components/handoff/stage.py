@@ -1,7 +1,7 @@
 """Put together the bundle that leaves the house, and check it as a stranger would.
 
 Reads: what every stage wrote (see NEEDS and dvc.yaml): the model, the records, metrics and lineages, the
-report, a few test images; and the commit from .git, where there is one.
+report, a few test images. Code is named by the hash of every file: a commit would differ where no code does.
 Writes: bundle/ with model.onnx, labels.json, preprocessing.json, signature.json, example/, metrics.json,
 card.md, provenance.json, report.html, predict.py and image_preprocessing.py (verbatim), requirements.txt,
 SHA256SUMS.
@@ -9,7 +9,7 @@ Decides: the files above, and the licence and contact in params.
 Fails: a verdict did not pass (Refused); the folders come from different runs or a sample changed
 (InputError); the finished bundle does not give its own examples again, or holds a path of this machine
 (BundleError).
-Does not check: whether the tree was clean at that commit; the hashes in provenance.json say which code ran.
+Does not check: which commit holds that code; `git log` finds it by the hashes in provenance.json.
 """
 
 from __future__ import annotations
@@ -106,16 +106,10 @@ def _write_examples(job: Job, record: RunRecord, export: dict[str, Any]) -> None
 
 
 def _provenance(job: Job, record: RunRecord, merged: dict[str, Any]) -> dict[str, Any]:
-    from components.handoff.provenance import git_commit
-
     ingest, validate = merged["stages"]["ingest"]["outputs"], merged["stages"]["validate"]["outputs"]
     weights = job.source("finetune", "runs") / RUN / "weights.safetensors"
     return {
         "name": job.run.name,
-        "git": {
-            "commit": git_commit(job.root),
-            "tree": "not checked for changes; `code` holds the hash of each file",
-        },
         "data": {
             "manifest_sha256": ingest["artifacts/ingest/manifest.parquet"],
             "accepted_sha256": validate["artifacts/validate/accepted.parquet"],

@@ -159,6 +159,4 @@ def test_loss_that_is_not_a_number_stops_with_the_step_and_the_key_to_change(tmp
     phase, fabric = choice.load().phases(choice.params)[0], Fabric(accelerator="cpu", devices=1)
     keep = tmp_path / "k.safetensors"
     with pytest.raises(loop.TrainingError, match=r"epoch 1, step 1.*learning_rate"):
-        loop.train_phase(
-            network(), phase, given, given, task.loss, settings(), Job.at(tmp_path), fabric, keep, "full"
-        )
+        loop.train_phase(network(), phase, given, given, task.loss, settings(), Job.at(tmp_path), fabric, keep, "full")

@@ -27,7 +27,7 @@ class Params(params.Params):
     """Passes over the cached features."""
     epochs: int = Field(default=6, ge=1, le=1000)
     """Passes of the second phase."""
-    learning_rate: float = Field(default=0.01, gt=0, le=1)
+    learning_rate: float = Field(default=3e-3, gt=0, le=1)
     """Of the probe, on standardised features."""
     head_learning_rate: float = Field(default=5e-4, gt=0, le=1)
     """Of the head in the second phase."""
