@@ -10,6 +10,7 @@ bundle. Rules, for every file:
 - The content decides what a file is, not its suffix; only FORMATS are tried, so nothing is run by a decoder.
 - Every byte that the pixels need is decoded, and the checksums of a PNG must fit. A JPEG has none: one whose
   bytes were changed, but not cut, is decoded as it is.
+- At most MAX_MEGAPIXELS; an RGBA image of that many takes 1.2 GB for a moment.
 """
 
 from __future__ import annotations

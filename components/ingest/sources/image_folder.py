@@ -4,7 +4,7 @@ What: finds every file below the folder; one of its folders is the label. The id
 When: images sorted into folders by label, however deep inside.
 Not when: labels or attributes stand in a table (source `table`).
 Settings: label_level, attributes.
-Cost: 0.1 s for 10,000 files; reading them is `ingest`'s own.
+Cost: 0.2 s for 10,000 files; reading them is `ingest`'s own.
 Evidence here: tests/components/ingest/test_image_folder.py, tests/contracts/test_sources.py.
 Source: the layout of torchvision's ImageFolder; the rules are our own and stand below.
 

@@ -4,7 +4,7 @@ What: one sample a row; columns for the path, the label, and where wanted an id 
 When: labels or attributes stand in a table.
 Not when: the folder names are the labels (source `image_folder`), or the table holds the images' own bytes.
 Settings: file, path, label, id, attributes, base, delimiter, encoding.
-Cost: 1 s for 100,000 rows; reading the images is `ingest`'s own.
+Cost: 2 s for 100,000 rows; reading the images is `ingest`'s own.
 Evidence here: tests/components/ingest/test_table.py, tests/contracts/test_sources.py.
 Source: RFC 4180 for CSV; the rules are our own and stand below.
 
