@@ -33,6 +33,11 @@ run: setup       ## the whole line with params.yaml, through DVC; ends with a su
 flow: setup      ## the same line as a Prefect flow
 	@python -m pipelines run
 
+example: setup   ## another project beside this one, from examples/: make example EXAMPLE=emoji
+	@test -f examples/$(EXAMPLE)/params.yaml || { echo "make example EXAMPLE=NAME, one of: $$(ls examples)"; exit 2; }
+	python -m pipelines new ../$(notdir $(CURDIR))-$(EXAMPLE) --example $(EXAMPLE)
+	cd ../$(notdir $(CURDIR))-$(EXAMPLE) && python examples/$(EXAMPLE)/prepare.py && python -m pipelines repro
+
 test: setup      ## the tests that CI runs
 	@python -m pytest
 

@@ -80,7 +80,9 @@ def pin(run: Run) -> None:
     """Pin threads and instruction set, and silence calls home. Must come before torch or numpy is loaded."""
     threads = str(run.threads)
     pins = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
-    pins["OMP_WAIT_POLICY"] = "PASSIVE"  # spinning threads cost 2 to 6 times the speed where cores are shared
+    # Threads that spin while they wait train 1.2 times as fast on idle cores (183, 150, 183 against 143, 152, 145
+    # images/s on two), and half as fast where one other process is busy (54, 65 against 99, 106). It changes no bit.
+    pins["OMP_WAIT_POLICY"] = "PASSIVE"
     if run.instruction_set == "avx2":
         pins |= {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "AVX2"}
     os.environ.update(pins | QUIET)

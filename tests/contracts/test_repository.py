@@ -49,6 +49,11 @@ def test_params_file_is_valid_and_every_key_has_a_comment() -> None:
             assert "#" in line, f"params.yaml:{number}: {key.group(1)} has no comment"
 
 
+@pytest.mark.parametrize("name", sorted(p.parent.name for p in ROOT.glob("examples/*/params.yaml")))
+def test_params_of_every_example_are_valid(name: str) -> None:
+    read_params(ROOT / "examples" / name)
+
+
 @pytest.mark.parametrize("stage", dag.load(ROOT), ids=lambda s: s.name)
 def test_a_stage_writes_only_below_its_own_folder_and_runs_the_one_command(stage: dag.Stage) -> None:
     assert stage.cmd == f"python -m pipelines.stage {stage.name}"

@@ -98,7 +98,10 @@ def test_repro_ends_with_the_stages_own_code_and_the_summary(finished_project: P
     done = miniature.line(finished_project, "repro")
     assert done.returncode == 3
     assert f"Summary of {finished_project.name}" in done.stdout
-    assert done.stderr.rstrip().splitlines()[-3].startswith("export is not made, because gate refused")
+    *_, told, _rule, _remedy, withdrawn = done.stderr.rstrip().splitlines()
+    assert told.startswith("export is not made, because gate refused")
+    assert withdrawn.startswith("artifacts/handoff of an earlier run was taken away")
+    assert not (finished_project / "artifacts/handoff").exists()
     told = miniature.line(finished_project, "status").stdout
     assert "gate       unchanged" in told
     assert "export     runs: artifacts/gate/verdict.json changed" in told

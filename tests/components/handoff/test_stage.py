@@ -178,7 +178,6 @@ def test_the_card_tells_the_figures_and_leaves_judgement_to_people(
         "source package, file tiny.pth, sha256 " + "ab" * 32 + ", licence apache-2.0",
         "| evaluate.accuracy_low at least 0.3 | yes | 0.4 | 0.1 |",
         "warning, duplicates: 2 copies",
-        "1" * 40,
     ):
         assert told in card, told
     assert "not measured" not in card
