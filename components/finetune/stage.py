@@ -301,5 +301,7 @@ def _picture(rows: list[dict[str, Any]], path: Path) -> None:
     axes[0].set(title="Loss on validation", xlabel="epoch", yscale="log")
     axes[1].set(title="Accuracy on validation", xlabel="epoch")
     axes[1].legend()
+    for axis in axes:
+        axis.xaxis.get_major_locator().set_params(integer=True)
     figure.savefig(path, dpi=120)
     plt.close(figure)
