@@ -67,7 +67,10 @@ class Job:
         if self.declared is not None and not any(path == d or path.startswith(d + "/") for d in self.declared):
             raise UndeclaredRead(f"{self.stage} reads {path}, which dvc.yaml does not declare for it")
         verdict = self.root / "artifacts" / stage / "verdict.json"
-        if not even_if_refused and verdict.exists():
+        awaited = self.declared is not None and f"artifacts/{stage}/verdict.json" in self.declared
+        if not even_if_refused and (awaited or verdict.exists()):
+            if not verdict.exists():
+                raise Refused(f"{self.stage} is not made, because artifacts/{stage}/verdict.json is not there")
             judged = read_record(Verdict, verdict)
             if not judged.passed:
                 raise Refused(

@@ -1,6 +1,7 @@
 """What a stage's outputs rest on: hashes of inputs, code, params, environment and parents.
 
-Byte-stable: no times, no machine's paths. Where and when it ran stands in reports/<stage>/status.json.
+Byte-stable: no times, and no path of a machine but those that params.yaml itself names.
+Where and when it ran stands in reports/<stage>/status.json.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PINNED = ("OMP_NUM_THREADS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR")
+PINNED = ("OMP_NUM_THREADS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "OPENBLAS_CORETYPE")
 PACKAGES = (
     "torch", "torchvision", "timm", "lightning-fabric", "numpy", "scipy", "pandas", "pyarrow", "pillow", "scikit-learn",
     "great-expectations", "evidently", "onnx", "onnxscript", "onnxruntime", "safetensors", "dvc", "prefect",

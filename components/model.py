@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from components import plugins
-from components.contracts import RunRecord, read_record, write_json
+from components.contracts import RunRecord, read_record, write_atomic, write_json
 
 Progress = Callable[[Iterable[Any], str, int], Iterator[Any]]
 
@@ -55,10 +55,7 @@ def save_run(folder: Path, model: nn.Module, record: RunRecord) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     note = json.dumps({"run": record.run, "labels": list(record.labels)}, sort_keys=True)
-    beside = folder / ".weights.tmp"
-    save_file(state, beside, metadata={"graftline": note})
-    beside.chmod(0o644)  # safetensors makes it private to this user
-    beside.replace(folder / "weights.safetensors")
+    write_atomic(folder / "weights.safetensors", save(state, metadata={"graftline": note}))
     write_json(folder / "run.json", record)
 
 
@@ -113,7 +110,7 @@ def cached_features(
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     place = cache / f"{digest.hexdigest()[:32]}.npy"
     if not place.exists():
-        beside = place.with_suffix(f".{os.getpid()}.tmp.npy")
-        np.save(beside, compute())
-        beside.replace(place)
+        store = io.BytesIO()
+        np.save(store, compute())
+        write_atomic(place, store.getvalue())
     return np.load(place)

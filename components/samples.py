@@ -7,6 +7,7 @@ A sample's bytes are checked against the hash in the manifest at every read, so 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -84,5 +85,5 @@ def in_threads(work: Callable[[A], B], items: Iterable[A], threads: int) -> Iter
 def digest_of(table: pd.DataFrame, *more: Any) -> str:
     """A key for caches: which samples in which order, and whatever else decides the content."""
     digest = hashlib.sha256("\n".join(table["sha256"]).encode())
-    digest.update(repr(more).encode())
+    digest.update(json.dumps(more, sort_keys=True, default=str).encode())  # a tuple and a list are the same
     return digest.hexdigest()[:32]

@@ -7,6 +7,7 @@ terminal the command gets a terminal too, so that progress bars go on showing.
 
 from __future__ import annotations
 
+import codecs
 import os
 import pty
 import re
@@ -103,6 +104,7 @@ def _terminal() -> tuple[int, int]:
 
 def _pass_on(reader: int, child: subprocess.Popen[bytes], on_line: Callable[[str], None] | None) -> str:
     kept, rest = "", ""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a character may be cut at the end of a chunk
     while True:
         ready, _, _ = select.select([reader], [], [], 0.2)
         if not ready and child.poll() is not None:
@@ -115,7 +117,7 @@ def _pass_on(reader: int, child: subprocess.Popen[bytes], on_line: Callable[[str
             continue
         if not chunk:
             return kept
-        text = chunk.decode("utf-8", "replace")
+        text = decoder.decode(chunk)
         sys.stderr.write(text)
         sys.stderr.flush()
         kept = (kept + text)[-_KEPT:]

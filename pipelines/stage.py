@@ -30,6 +30,14 @@ from pipelines import dag
 
 DONE, FAULT, MISTAKE, REFUSED = 0, 1, 2, 3
 
+_REMEDIES = {
+    errno.ENOSPC: "the disk is full. Nothing half-written was kept; make room and run again",
+    errno.EDQUOT: "your quota is used up. Nothing half-written was kept; make room and run again",
+    errno.EFBIG: "the file would be larger than this system allows; raise the limit (ulimit -f) and run again",
+    errno.EROFS: "the project lies on a file system that cannot be written to",
+    errno.EACCES: "this user may not read or write it; change its permissions and run again",
+}
+
 QUIET = {
     "GX_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
@@ -85,6 +93,7 @@ def pin(run: Run) -> None:
     pins["OMP_WAIT_POLICY"] = "PASSIVE"
     if run.instruction_set == "avx2":
         pins |= {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "AVX2"}
+        pins["OPENBLAS_CORETYPE"] = "Haswell"
     os.environ.update(pins | QUIET)
 
 
@@ -120,13 +129,9 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         code, told = 130, "interrupted; run again to go on from here"
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-            told = _fault(name, root)
-        else:
-            code = MISTAKE
-            told = (
-                f"{error.strerror}: {error.filename or root}. Nothing half-written was kept; make room and run again."
-            )
+        remedy = _REMEDIES.get(error.errno or 0)
+        code = MISTAKE if remedy else FAULT
+        told = f"{error.strerror} ({error.filename or root}): {remedy}" if remedy else _fault(name, root)
     except Exception:
         told = _fault(name, root)
     if told:

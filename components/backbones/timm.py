@@ -51,12 +51,17 @@ class Weights(params.Params):
     match: Literal["names", "order"] = "names"
     """order: tensors are paired by position (same count, shapes, last names), where names differ."""
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
-    """Refuse a file with another hash."""
+    """Refuse a file with another hash. Needed with source file: DVC sees a changed file by it."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if self.source in ("file", "package") and not self.path:
             raise ValueError(f"weights from a {self.source} need `path`")
+        if self.source == "file" and self.path and not self.sha256:
+            raise ValueError(
+                "weights from a file need `sha256`, as DVC sees params.yaml and not the file: "
+                f"write what `sha256sum {self.path}` prints"
+            )
         if self.source == "package" and not self.package:
             raise ValueError("weights from a package need `package`, its import name")
         if self.source in ("hub", "random") and (self.path or self.match == "order"):

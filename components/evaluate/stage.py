@@ -26,6 +26,7 @@ from components.contracts import (
     Interval,
     RunRecord,
     read_table,
+    write_atomic,
     write_json,
     write_table,
 )
@@ -185,7 +186,7 @@ def _metrics(figures: dict[str, Interval], comparisons: dict[str, Any], num_test
 
 
 def _write_embeddings(job: Job, features: dict[str, np.ndarray]) -> None:
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
-    save_file({s: np.ascontiguousarray(f, np.float32) for s, f in features.items()}, job.out("embeddings.safetensors"))
-    job.out("embeddings.safetensors").chmod(0o644)
+    whole = {s: np.ascontiguousarray(f, np.float32) for s, f in features.items()}
+    write_atomic(job.out("embeddings.safetensors"), save(whole))

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from components import samples
-from components.contracts import InputError
+from components.contracts import InputError, write_atomic
 from components.finetune.phases import Phase
 from components.job import Job
 from components.model import TransferModel
@@ -94,7 +94,7 @@ def train_phase(
     optimiser = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
     wrapped, optimiser = fabric.setup(trained, optimiser)
     rates = [float(g["lr"]) for g in optimiser.param_groups]
-    steps = math.ceil(len(train.rows) / settings.batch_size)
+    steps = _num_batches(len(train.rows), settings.batch_size)
     state, best = _resume(keep, trained, optimiser, fabric.device)
     while not state.finished:
         epoch = state.epoch
@@ -152,9 +152,14 @@ def _frozen_in_eval(model: nn.Module, frozen_norm: bool) -> None:
             module.eval()
 
 
+def _num_batches(num_samples: int, batch_size: int) -> int:
+    """Batches are of nearly equal size: a rest of one sample would have no statistics of its own."""
+    return max(1, min(math.ceil(num_samples / batch_size), num_samples // 2))
+
+
 def _batches(data: Data, settings: Settings, epoch: int, threads: int) -> Iterator[tuple[tuple[Array, ...], Array]]:
     order = samples.keyed_rng(settings.seed, epoch, "order of samples").permutation(len(data.rows))
-    cuts = [order[i : i + settings.batch_size] for i in range(0, len(order), settings.batch_size)]
+    cuts = np.array_split(order, _num_batches(len(order), settings.batch_size))
 
     def make(cut: Array) -> tuple[tuple[Array, ...], Array]:
         rows = data.rows[np.sort(cut)][np.argsort(np.argsort(cut))]  # a memory map likes rising indices
@@ -204,6 +209,11 @@ def _after_epoch(
     state: State, phase: Phase, figures: dict[str, float], train_loss: float, rate: float, seen: int, settings: Settings
 ) -> State:
     row = {"phase": phase.name, "epoch": state.epoch + 1, "train_loss": train_loss, **figures, "learning_rate": rate}
+    if not math.isfinite(figures["validation_loss"]):
+        raise TrainingError(
+            f"the loss on validation is {figures['validation_loss']} after epoch {state.epoch + 1} of {phase.name}. "
+            "Most likely the learning rate is too high: lower finetune.strategy.learning_rate."
+        )
     better = figures["validation_loss"] < state.best_loss
     epoch = state.epoch + 1
     best_epoch = epoch if better else state.best_epoch
@@ -221,11 +231,8 @@ def _checkpoint(keep: Path, trained: nn.Module, optimiser: Any, best: dict[str, 
     tensors = {f"now.{k}": v for k, v in trained.state_dict().items()} | {f"best.{k}": v for k, v in best.items()}
     for index, values in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{k}": torch.as_tensor(v) for k, v in values.items()}
-    keep.parent.mkdir(parents=True, exist_ok=True)
-    beside = keep.with_suffix(".tmp")
     plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-    save_file(plain, beside, metadata={"state": json.dumps(asdict(state))})
-    beside.replace(keep)
+    write_atomic(keep, save(plain, metadata={"state": json.dumps(asdict(state))}))
 
 
 def _resume(

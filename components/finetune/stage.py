@@ -76,8 +76,7 @@ def run(params: Params, job: Job) -> dict[str, float]:
         own = [{"run": name, **row} for row in history]
         _write_csv(folder / "history.csv", own)
         rows += own
-        best = min(history, key=lambda r: r["validation_loss"])
-        metrics[f"validation_accuracy_{name}"] = best["validation_accuracy"]
+        metrics[f"validation_accuracy_{name}"] = history[record.best_epoch - 1]["validation_accuracy"]
         metrics[f"num_samples_seen_{name}"] = float(record.num_samples_seen)
     _write_csv(job.out("history.csv"), rows)
     _picture(rows, job.report("curves.png"))
@@ -157,7 +156,7 @@ class _Line:
         model = TransferModel(choice.load().build(choice.params, pretrained=pretrained), len(self.labels))
         provenance = dict(getattr(model.backbone, "provenance", {}))
         model = model.to(self.fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        keep = self._keep(name, strategy, pretrained)
+        keep = self._keep(name, strategy, pretrained, provenance)
         history: list[dict[str, Any]] = []
         state = loop.State()
         seen = 0
@@ -229,16 +228,16 @@ class _Line:
             what = f"features of {part}"
             return infer(model.backbone, self.rows[part], collate, self.fabric.device, job.progress, what)
 
-        key = samples.digest_of(self.tables[part], self.preprocessing)
+        key = samples.digest_of(self.tables[part], self.preprocessing, self.task.decoder())
         return cached_features(model.backbone, key, job.cache("features"), compute)
 
-    def _keep(self, name: str, strategy: dict[str, Any], pretrained: bool) -> Path:
+    def _keep(self, name: str, strategy: dict[str, Any], pretrained: bool, provenance: dict[str, Any]) -> Path:
         """The checkpoint's folder, keyed by all that decides the weights."""
         code = lineage.hashes(self.job.root, (d for d in self.job.declared or () if d.startswith("components/")))
         data = [samples.digest_of(t, list(t["id"]), list(t["label"])) for t in self.tables.values()]
         folder = self.job.work(
             name, strategy, pretrained, self.chosen["backbone"], self.preprocessing, self.policy, asdict(self.settings),
-            data, code, self.job.run.model_dump(exclude={"name"}), lineage.environment(),
+            data, code, self.job.run.model_dump(exclude={"name"}), lineage.environment(), provenance,
         )  # fmt: skip
         self.kept.append(folder)
         return folder

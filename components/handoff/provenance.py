@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -80,5 +81,14 @@ def _strings(value: Any) -> Iterator[str]:
 def without(private: dict[str, str], text: str) -> str:
     """A text without the private paths."""
     for path, instead in private.items():
-        text = text.replace(path, instead)
+        text = _whole(path).sub(lambda _, told=instead: told.encode(), text.encode()).decode()  # type: ignore[misc]
     return text
+
+
+def holds(content: bytes, path: str) -> bool:
+    """Whether a file's bytes name that path: as a path of its own, not as a part of another (`plants/roots`)."""
+    return _whole(path).search(content) is not None
+
+
+def _whole(path: str) -> re.Pattern[bytes]:
+    return re.compile(rb"(?<![\w.-])" + re.escape(path.encode()) + rb"(?![\w-]|\.\w)")

@@ -57,20 +57,24 @@ def run(params: Params, job: Job) -> dict[str, float]:
     def write(name: str, text: str) -> None:
         write_atomic(job.out(f"bundle/{name}"), provenance.without(private, text).encode())
 
+    def write_record(name: str, value: Any) -> None:
+        write_json(place := job.out(f"bundle/{name}"), value)
+        write(name, place.read_text("utf-8"))
+
     metrics = {stage: read_json(job.source(stage, "metrics.json")) for stage in NEEDS}
-    write_json(job.out("bundle/metrics.json"), metrics)
-    write_json(job.out("bundle/labels.json"), record.labels)
-    write_json(job.out("bundle/preprocessing.json"), record.preprocessing)
+    write_record("metrics.json", metrics)
+    write_record("labels.json", record.labels)
+    write_record("preprocessing.json", record.preprocessing)
     _copy(job.source("export", "model.onnx"), job.out("bundle/model.onnx"))
     _copy(HERE / "predict.py", job.out("bundle/predict.py"))
     _copy(Path(image_preprocessing.__file__), job.out("bundle/image_preprocessing.py"))
-    _write_examples(job, record, export)
+    for name, value in _examples(job, record, export).items():
+        write_record(name, value)
     write("requirements.txt", "".join(f"{name}=={metadata.version(name)}\n" for name in SHIPPED))
     told = {"licence": params.licence, "contact": params.contact, "provenance": merged}
     write("card.md", card.render(facts.collect(job, record, export) | told))
     write("report.html", job.source("report", "index.html").read_text("utf-8"))
-    write_json(place := job.out("bundle/provenance.json"), merged)
-    write("provenance.json", place.read_text("utf-8"))
+    write_record("provenance.json", merged)
 
     folder = job.out("bundle/SHA256SUMS").parent
     num_files = verify.write_checksums(folder) + 1
@@ -84,8 +88,8 @@ def _copy(source: Path, place: Path) -> None:
     write_atomic(place, source.read_bytes())
 
 
-def _write_examples(job: Job, record: RunRecord, export: dict[str, Any]) -> None:
-    """example/: test images as they are, and what torch gave for them; signature.json from the first."""
+def _examples(job: Job, record: RunRecord, export: dict[str, Any]) -> dict[str, Any]:
+    """Copies test images to example/; returns what torch gave for them, and the signature with the first."""
     from components.handoff import signature
 
     accepted = read_table(job.source("validate", "accepted.parquet")).set_index("id")
@@ -100,9 +104,10 @@ def _write_examples(job: Job, record: RunRecord, export: dict[str, Any]) -> None
         contents.append(content)
         write_atomic(job.out(f"bundle/example/{number}{suffix}"), content)
     note = "probabilities by the training code (torch on the CPU); `label` is the one in the data"
-    write_json(job.out("bundle/example/expected.json"), {"examples": told, "tolerance": TOLERANCE, "note": note})
-    described = signature.describe(export, record.preprocessing, record.labels, told[0], contents[0])
-    write_json(job.out("bundle/signature.json"), described)
+    return {
+        "example/expected.json": {"examples": told, "tolerance": TOLERANCE, "note": note},
+        "signature.json": signature.describe(export, record.preprocessing, record.labels, told[0], contents[0]),
+    }
 
 
 def _provenance(job: Job, record: RunRecord, merged: dict[str, Any]) -> dict[str, Any]:

@@ -59,7 +59,9 @@ def _series(name: str, epochs: list[dict[str, str]], column: str) -> charts.Seri
 
 def _best_epoch(facts: Facts) -> str:
     epochs = facts.epochs()
-    losses = [(v, i) for i, row in enumerate(epochs, start=1) if (v := number(row.get("validation_loss"))) is not None]
+    last = epochs[-1].get("phase") if epochs else None  # a phase goes on from the best of the one before it
+    numbered = [(i, row) for i, row in enumerate(epochs, start=1) if row.get("phase") == last]
+    losses = [(v, i) for i, row in numbered if (v := number(row.get("validation_loss"))) is not None]
     if not losses:
         return ""
     strategy = formats.spec(facts.setting("finetune.strategy") or {})

@@ -125,7 +125,7 @@ class Trial:
         def compute() -> np.ndarray:
             return infer(network, rows, collate, self.device, job.progress, f"features of {self.titles[number]}")
 
-        key = samples.digest_of(self.table, preprocessing)
+        key = samples.digest_of(self.table, preprocessing, self.task.decoder())
         features = cached_features(network, key, job.cache("features"), compute)
         return np.asarray(features[self.places], dtype=np.float64)
 

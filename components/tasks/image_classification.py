@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import PIL
 
 from components import image_preprocessing as pixels
 from components import params, samples
@@ -115,11 +116,11 @@ def prepare(
 ) -> np.ndarray:
     """Decoded pixels of the rows, uint8 [N, height, width, 3], in a memory map kept under `cache`.
 
-    The key holds the samples' hashes and the preprocessing, so a stale file is never served.
+    The key holds the samples' hashes, the preprocessing and the decoding code, so a stale file is never served.
     """
     how = Preprocessing.read(preprocessing)
     geometry = {k: v for k, v in asdict(how).items() if k not in ("mean", "std")}
-    place = cache / f"{samples.digest_of(table, sorted(geometry.items()))}.npy"
+    place = cache / f"{samples.digest_of(table, geometry, decoder())}.npy"
     if not place.exists():
         beside = place.with_name(f".{place.name}.{os.getpid()}.tmp")
         rows = list(zip(table["input.path"], table["sha256"]))
@@ -139,6 +140,12 @@ def prepare(
         finally:
             beside.unlink(missing_ok=True)
     return np.load(place, mmap_mode="r")
+
+
+def decoder() -> str:
+    """What turns bytes into pixels: this code and the library under it. Part of every cache's key."""
+    code = b"".join(Path(str(module)).read_bytes() for module in (__file__, pixels.__file__))
+    return f"{hashlib.sha256(code).hexdigest()}/pillow {PIL.__version__}"
 
 
 def collate(rows: np.ndarray, preprocessing: dict[str, Any]) -> tuple[np.ndarray, ...]:

@@ -40,10 +40,15 @@ def small_state() -> dict[str, torch.Tensor]:
     return {k: v.contiguous() for k, v in timm.create_model(SMALL, pretrained=False).state_dict().items()}
 
 
+def from_file(path: Path) -> dict[str, Any]:
+    """Params of weights from this file."""
+    return {"source": "file", "path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
 def saved(path: Path, state: Any) -> dict[str, Any]:
     """Params of weights from a file that holds this."""
     save_file(state, path) if path.suffix == ".safetensors" else torch.save(state, path)
-    return {"source": "file", "path": str(path)}
+    return from_file(path)
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +164,7 @@ def test_a_pickle_bomb_is_refused_and_not_run(tmp_path: Path, kind: str) -> None
         bomb = {"state_dict": _Bomb(marker)} if kind == "wrapped" else _Bomb(marker)
         torch.save(bomb, path)
     with pytest.raises(WeightsError, match=r"bomb\.pth is neither .* Nothing in it was executed"):
-        plugin.build(options(weights={"source": "file", "path": str(path)}))
+        plugin.build(options(weights=from_file(path)))
     assert not marker.exists()
     pickle.loads(pickle.dumps(_Bomb(marker)))  # noqa: S301  the bomb itself works
     assert marker.exists()
@@ -172,7 +177,7 @@ def test_a_pickle_bomb_is_refused_and_not_run(tmp_path: Path, kind: str) -> None
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(WeightsError, match="neither safetensors nor a plain state dict"):
-        plugin.build(options(weights={"source": "file", "path": str(tmp_path / name)}))
+        plugin.build(options(weights=from_file(tmp_path / name)))
 
 
 def test_something_else_than_named_tensors_is_refused(tmp_path: Path) -> None:
@@ -186,7 +191,7 @@ def test_weights_that_are_not_there_are_told(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"must name one file in .*; found: none"):
         plugin.build(options(weights={**LITE0, "path": "models/*.onnx"}))
     with pytest.raises(WeightsError, match="found: none"):
-        plugin.build(options(weights={"source": "file", "path": str(tmp_path / "gone.pth")}))
+        plugin.build(options(weights={"source": "file", "path": str(tmp_path / "gone.pth"), "sha256": "0" * 64}))
 
 
 def test_an_unknown_model_lists_close_ones() -> None:
@@ -262,8 +267,9 @@ def test_preprocessing_is_that_of_the_pretraining_at_the_wanted_size() -> None:
         ({"revision": "main"}, "String should match pattern"),
         ({"revision": COMMIT, "weights": {"source": "random"}}, "`revision` has no effect"),
         ({"weights": {"source": "file"}}, "need `path`"),
+        ({"weights": {"source": "file", "path": "a.pth"}}, "need `sha256`.*sha256sum a.pth"),
         ({"weights": {"source": "package", "path": "a"}}, "need `package`"),
-        ({"weights": {"source": "file", "path": "a", "package": "b"}}, "`package` has no effect"),
+        ({"weights": {"source": "file", "path": "a", "package": "b", "sha256": "0" * 64}}, "`package` has no effect"),
         ({"weights": {"source": "random", "path": "a"}}, "`path` and `match` have no effect"),
         ({"weights": {"source": "random", "sha256": "0" * 64}}, "`sha256` has no effect"),
         ({"weights": {"source": "file", "path": "a", "sha256": "abc"}}, "String should match pattern"),

@@ -144,3 +144,16 @@ def test_record_is_plain_json(tmp_path: Path, make_job: Callable[..., Job]) -> N
     text = (job.building / "runs/main/run.json").read_text()
     assert str(tmp_path) not in text
     assert json.loads(text)["base_weights"]["source"] == "random"
+
+
+def test_validation_accuracy_is_that_of_the_weights_that_were_kept(
+    tmp_path: Path, make_job: Callable[..., Job]
+) -> None:
+    """With several phases the best epoch of all may lie in one whose weights were trained on."""
+    upstream(tmp_path)
+    strategy = {"name": "lp_ft", "probe_epochs": 3, "epochs": 2, "backbone_learning_rate": 0.05}
+    metrics, job = run(make_job, tmp_path, strategy=strategy, references=[])
+    rows = pd.read_csv(job.building / "history.csv")
+    kept = read_json(job.building / "runs/main/run.json")["best_epoch"]
+    assert kept > 3
+    assert metrics["validation_accuracy_main"] == pytest.approx(rows["validation_accuracy"][kept - 1])

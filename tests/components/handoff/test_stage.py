@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import upstream
 
@@ -280,3 +281,31 @@ def test_labels_are_escaped_in_the_card() -> None:
 
     assert _shown("a|b\n<script>") == "a\\|b &lt;script>"
     assert json.loads(json.dumps(_shown(float("nan")))) == "not measured"
+
+
+def test_private_paths_are_replaced_whole_and_nothing_that_only_looks_like_one() -> None:
+    from components.handoff import provenance
+
+    private = {"/root": "~", "/srv/data/cats": "outside/cats"}
+    text = 'plants/roots/1.png /root/x.png "/root" /srv/data/cats/1.png /srv/data/cats.csv x/root_1.png file:///root/y'
+    told = provenance.without(private, text)
+    expected = 'plants/roots/1.png ~/x.png "~" outside/cats/1.png /srv/data/cats.csv x/root_1.png file://~/y'
+    assert told == expected
+    assert provenance.holds(b"at /root.", "/root")
+    assert not provenance.holds(told.encode(), "/root")
+
+
+def test_ids_that_are_absolute_paths_do_not_stop_the_bundle(own: Path, repository: Path) -> None:
+    """A table without an id column whose paths are absolute: the ids are those paths."""
+    home = str(Path.home())
+    accepted = own / "artifacts/validate/accepted.parquet"
+    table = pd.read_parquet(accepted)
+    table["id"] = f"{home}/pictures/" + table["id"]
+    table.to_parquet(accepted)
+    export = read_json(own / "artifacts/export/export.json")
+    for example in export["examples"]:
+        example["id"] = f"{home}/pictures/{example['id']}"
+    write_json(own / "artifacts/export/export.json", export)
+    upstream.write_lineages(own, repository)
+    _, bundle = _handoff(own)
+    assert all(e["id"].startswith("~/pictures/") for e in read_json(bundle / "example/expected.json")["examples"])

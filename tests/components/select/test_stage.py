@@ -125,7 +125,12 @@ def test_features_are_kept_where_finetune_looks_for_them(job: Job) -> None:
     def compute() -> np.ndarray:
         raise AssertionError("the backbone would run twice")
 
-    found = cached_features(network, samples.digest_of(train, how), job.cache("features"), compute)
+    found = cached_features(
+        network,
+        samples.digest_of(train, json.loads(json.dumps(how)), plugins.load("tasks", job.run.task).decoder()),
+        job.cache("features"),
+        compute,
+    )
     task = plugins.load("tasks", "image_classification")
     rows = task.prepare(train, how, job.root, job.cache("pixels"), 1, job.progress)
     fresh = infer(network, rows, lambda r: task.collate(r, how), torch.device("cpu"), job.progress, "again")
@@ -185,7 +190,7 @@ def test_weights_that_are_missing_name_the_candidate(job: Job) -> None:
     lost = {
         "name": "timm",
         "model": "test_resnet",
-        "weights": {"source": "file", "path": "nowhere.safetensors"},
+        "weights": {"source": "file", "path": "nowhere.safetensors", "sha256": "0" * 64},
     }
     with pytest.raises(InputError, match=r"select\.candidates\[1\]: weights path 'nowhere\.safetensors'"):
         stage.run(settings(candidates=[SMALL, lost]), job)
