@@ -99,8 +99,10 @@ def load_yaml(path: Path) -> dict[str, Any]:
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         raise ParamsError(path, [f"line {line}: not valid YAML: {error.problem}"]) from None
-    except YAMLError as error:
-        raise ParamsError(path, [f"not valid YAML: {str(error).splitlines()[0]}"]) from None
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise ParamsError(path, [f"not valid YAML: {(str(error) or type(error).__name__).splitlines()[0]}"]) from None
+    except OSError as error:
+        raise ParamsError(path, [f"cannot be read: {error.strerror}"]) from None
     if not isinstance(value, dict):
         raise ParamsError(path, ["it must be a mapping with one section a stage"])
     return value

@@ -55,7 +55,8 @@ def read_checked(root: Path, path: str, sha256: str) -> bytes:
         ) from None
     if hashlib.sha256(content).hexdigest() != sha256:
         raise SampleChanged(
-            f"{path} has changed since it was ingested. Run `dvc repro` from `ingest` to take the new one."
+            f"{path} has changed since it was ingested. `dvc repro --force --single-item ingest`, then `dvc repro`, "
+            "takes the new one."
         )
     return content
 

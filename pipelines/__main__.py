@@ -133,10 +133,36 @@ def _check(root: Path, asked: str | None = None) -> str:
     if asked is not None and asked not in names:
         raise InputError(f"no stage is called {asked!r}. The line: {' '.join(names)}")
     lacking = [(d, s.name) for s in line for d in s.deps if not d.startswith("artifacts/") and not (root / d).exists()]
+    _check_data(root, {"ingest.data": getattr(typed.get("ingest"), "data", "")})
     if lacking:
         told = [f"  - {dep} is not there; {name} reads it" for dep, name in lacking]
         raise InputError("\n".join(["Put these where they are expected, or name others in params.yaml:", *told]))
     return f"params.yaml: no mistakes. Project {getattr(typed['run'], 'name', '')}, {len(line)} stages."
+
+
+def _check_data(root: Path, named: dict[str, str]) -> None:
+    """What DVC would stumble over, or not see.
+
+    Raises:
+        InputError: with the key and every reason.
+    """
+    from components.contracts import InputError
+
+    for key, value in named.items():
+        if not value:
+            continue
+        from components import watched
+
+        data = (root / value).resolve()
+        if root.resolve().is_relative_to(data):
+            raise InputError(
+                f"{key}: {value} holds this project; DVC would watch its own files. Name the data's folder"
+            )
+        if data.is_relative_to((root / "artifacts").resolve()):
+            raise InputError(f"{key}: {value} lies in artifacts/, which belongs to the stages. Put the data elsewhere")
+        problems = watched.problems(data)
+        if problems:
+            raise InputError("\n".join([f"{key}: DVC cannot watch all of it:", *(f"  - {p}" for p in problems)]))
 
 
 def _nothing_to_do(root: Path) -> bool:
@@ -225,12 +251,20 @@ def main(words: list[str] | None = None) -> int:
     except Refused as error:
         print(error, file=sys.stderr)
         return 3
-    except KeyboardInterrupt:
-        print("\ninterrupted; run again to go on from here", file=sys.stderr)
-        return 130
     except BrokenPipeError:  # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        from pipelines.stage import REMEDIES
+
+        remedy = REMEDIES.get(error.errno or 0)
+        if remedy is None:
+            raise
+        print(f"{error.strerror} ({error.filename or Path.cwd()}): {remedy}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; run again to go on from here", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -38,7 +38,9 @@ def load(root: Path) -> tuple[Stage, ...]:
     Raises:
         InputError: dvc.yaml or params.yaml cannot be read, a template has no value, or the graph has a circle.
     """
-    raw = load_yaml(root / "dvc.yaml").get("stages", {})
+    raw = load_yaml(root / "dvc.yaml").get("stages")
+    if not isinstance(raw, dict) or not all(isinstance(body, dict) and "cmd" in body for body in raw.values()):
+        raise InputError("dvc.yaml: `stages` must map each stage's name to its block, with a `cmd`")
     values = load_yaml(root / "params.yaml")
     stages = {name: _stage(name, body, values) for name, body in raw.items()}
     ordered: list[Stage] = []

@@ -6,6 +6,7 @@ mended first.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -182,6 +183,10 @@ def stale(root: Path, stage: str | None = None) -> dict[str, list[str]]:
                 told = repo.status(targets=[f"{root / 'dvc.yaml'}:{stage}"] if stage else None)
         except DvcException as error:
             raise DvcError(f"DVC: {error}") from None
+        except (OSError, ValueError, AssertionError) as error:  # DVC lets them through where data is odd
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES):
+                raise
+            raise DvcError(f"DVC cannot read what it watches: {type(error).__name__}: {error}") from None
         lock = root / "dvc.lock"
         records = (_locked_stages(lock.read_bytes()) if lock.exists() else None) or {}
     found = {address.rsplit(":", 1)[-1]: entries for address, entries in told.items()}
@@ -253,6 +258,8 @@ def repro(root: Path, stage: str | None = None, on_line: Callable[[str], None] |
     for name, died in _DIED.findall(text):
         states[name] = states[name] or {"exit_code": FAULT, "told": _death(int(died))}
     failed = [s.name for s in asked if (states[s.name] or {}).get("exit_code")]
+    if code < 0 and not failed:
+        return Outcome((), (), (), tuple(s.name for s in asked), FAULT, f"DVC: {_death(code)}")
     if code and not failed:
         raise DvcError(f"DVC: {_last_words(text, code)}")
     ran = [s.name for s in asked if states[s.name] and s.name not in failed]

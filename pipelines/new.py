@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -115,7 +116,7 @@ def _of_example(root: Path, name: str) -> Callable[[str], str]:
 def _next(target: Path) -> list[str]:
     return [
         "Next:",
-        f"  cd {target}",
+        f"  cd {shlex.quote(str(target))}",
         "  python -m pipelines check    # or change params.yaml first",
         "  python -m pipelines repro",
     ]

@@ -30,7 +30,7 @@ from pipelines import dag
 
 DONE, FAULT, MISTAKE, REFUSED = 0, 1, 2, 3
 
-_REMEDIES = {
+REMEDIES = {
     errno.ENOSPC: "the disk is full. Nothing half-written was kept; make room and run again",
     errno.EDQUOT: "your quota is used up. Nothing half-written was kept; make room and run again",
     errno.EFBIG: "the file would be larger than this system allows; raise the limit (ulimit -f) and run again",
@@ -129,11 +129,13 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         code, told = 130, "interrupted; run again to go on from here"
     except OSError as error:
-        remedy = _REMEDIES.get(error.errno or 0)
+        remedy = REMEDIES.get(error.errno or 0)
         code = MISTAKE if remedy else FAULT
         told = f"{error.strerror} ({error.filename or root}): {remedy}" if remedy else _fault(name, root)
     except Exception:
         told = _fault(name, root)
+    if code != DONE:
+        shutil.rmtree(root / "artifacts" / ".building" / name, ignore_errors=True)
     if told:
         print(told if told.startswith(f"{name} ") else f"{name}: {told}", file=sys.stderr)
     _write_status(root, name, {**status, "ended": time.time(), "exit_code": code, "told": told})

@@ -384,7 +384,7 @@ def _verdict(art: Path, accuracy: float, passed: bool) -> None:
                 "value": None,
                 "limit": 0.9,
                 "margin": None,
-                "why": "not measured: no metric has this name. Close: bias.worst_group_accuracy",
+                "why": "not measured: bias gave no such figure (a typo?). Close: bias.worst_group_accuracy",
             }
         )
     write_json(

@@ -149,7 +149,7 @@ def _not_measured(metric: str, metrics: Mapping[str, Any]) -> str:
     known = sorted(m for m in metrics if m.startswith(f"{stage}."))
     close = difflib.get_close_matches(metric, sorted(metrics), n=3)
     if close:
-        return f"not measured: no metric has this name. Close: {', '.join(close)}"
+        return f"not measured: {stage} gave no such figure (too few samples, or a typo?). Close: {', '.join(close)}"
     return f"not measured: {stage} gave {', '.join(known[:12]) or 'no metrics'}"
 
 

@@ -14,7 +14,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import Annotated, Any
 
-from components import params, plugins, samples
+from pydantic import Field
+
+from components import params, plugins, samples, watched
 from components.contracts import ATTRIBUTE, INPUT, PROPERTY, Found, InputError, write_json, write_table
 from components.image_preprocessing import Unreadable
 from components.job import Job
@@ -28,7 +30,7 @@ class Params(params.Params):
 
     source: Annotated[Choice, Family("ingest.sources")]
     """How samples are found."""
-    data: str
+    data: str = Field(min_length=1)
     """Folder that the source reads, relative to the project or absolute; DVC watches it."""
 
 
@@ -39,6 +41,8 @@ def run(params: Params, job: Job) -> dict[str, float]:
     data = samples.locate(job.root, params.data)
     if not data.exists():
         raise InputError(f"ingest.data: {params.data} is not there. Put the data there, or name its folder.")
+    for problem in watched.problems(data):
+        job.say(f"warning: {problem}")
     lacking = sorted(set(task.INPUTS) - set(source.INPUTS))
     if lacking:
         raise InputError(

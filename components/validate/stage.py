@@ -149,7 +149,7 @@ def _write(
 def _rule(name: str, findings: list[Finding]) -> Rule:
     errors = [f.message for f in findings if f.severity == "error"]
     why = "; ".join(errors) or f"no errors, {len(findings)} warnings"
-    return Rule(f"{name}: no errors", not errors, float(len(errors)), 0.0, float(-len(errors)), why)
+    return Rule(name, not errors, float(len(errors)), 0.0, float(-len(errors)), why)
 
 
 def _tell(numbers: dict[str, int], reasons: Counter[str], findings: list[Finding], passed: bool, job: Job) -> None:

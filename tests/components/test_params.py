@@ -62,6 +62,9 @@ def test_all_mistakes_at_once_each_with_its_key(tmp_path: Path) -> None:
         (("seed: 17", "seed: -1"), "run.seed: input should be greater than or equal to 0 (given: -1)"),
         (("candidates:", "candidates: []\n  candidate:"), "select.candidate"),
         (("sha256: 57", "sha256: zz"), "select.candidates[0]"),
+        (("data: data ", 'data: "" '), "ingest.data"),
+        (("name: digits ", "name: 2020-13-45 "), "not valid YAML"),
+        (("seed: 17", "seed: " + "[" * 3000), "not valid YAML"),
     ],
 )
 def test_each_mistake_names_where_it_is(tmp_path: Path, change: tuple[str, str], told: str) -> None:
