@@ -2,7 +2,8 @@
 
 ``Family("finetune.strategies")`` names the folder components/finetune/strategies. A section of params takes
 ``strategy: Annotated[Choice, Family("finetune.strategies")]``, written in params.yaml as
-``{name: lora, rank: 8}``, or as ``lora`` alone where all its options have defaults. The plugin's own
+``{name: lora, rank: 8}``, or, in a list, as ``lora`` alone where all its options
+have defaults (a single choice is spelt out, because dvc.yaml reads its name). The plugin's own
 ``Params`` validates the options. Modules load only when chosen, so heavy libraries do too.
 """
 

@@ -3,7 +3,7 @@
 Reads: validate/accepted.parquet (train and validation splits only), augment/policy.json, select/chosen.json.
 Writes: runs/<run>/ (weights.safetensors, run.json, history.csv) for `main` and every reference, history.csv.
 Decides: the accepted samples, the policy and its seed, the chosen backbone, the strategy, run.seed, run.threads.
-Fails: a policy or a strategy that does not fit (InputError); a loss that is not a number (TrainingError).
+Fails: a policy that is for another task (InputError); a loss that is not a number (TrainingError).
 Killed, it goes on from the last epoch and ends with the same bytes.
 Does not check: quality. The test split is not read here.
 """
@@ -96,7 +96,7 @@ def _plans(params: Params) -> dict[str, tuple[dict[str, Any], list[Phase], bool]
             probe = plugins.choose("finetune.strategies", {"name": "linear_probe", "epochs": epochs})
             plans[reference] = (probe.spec(), probe.load().phases(probe.params), True)
         else:
-            rate = 3e-3  # AdamW's usual rate for a convolutional network from nothing; the best of a small grid here
+            rate = 3e-3  # digits, 3 epochs, validation accuracy: 0.64 at 1e-3, 0.93 at 3e-3
             spec = {"name": "from_scratch", "epochs": epochs, "learning_rate": rate}
             plans[reference] = (spec, [Phase("scratch", epochs, everything(rate, rate))], False)
     return plans
