@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,11 @@ os.environ.update(
 )  # fmt: skip
 
 import pytest
+
+# A shell without job control starts background jobs with SIGINT ignored, and so would everything started here be;
+# tests that press Ctrl-C need it heard.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).parent.parent
 _CONNECT = socket.socket.connect
