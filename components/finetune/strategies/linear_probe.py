@@ -6,7 +6,8 @@ When: few samples, data like the pretraining's, or a first number within seconds
 Not when: the data look unlike the pretraining's: on the digits it stays points behind `full`.
 Settings: epochs, learning_rate. Augmentation is not used, and the run's record says so.
 Cost: one pass of the backbone over the data, then milliseconds an epoch.
-Evidence here: digits at 64 px, EfficientNet-Lite0, validation split, 30 epochs, 2026-11-21 (stage finetune with
+Evidence here: digits at 64 px, EfficientNet-Lite0, validation split, 30 epochs, 2026-11-21 (by a script over this
+stage's loop that was not kept;
 learning_rate 3e-4, 1e-3, 3e-3, 1e-2): accuracy 0.896, 0.896, 0.900, 0.892 and log loss 0.36, 0.33, 0.33, 0.49; `full`
 reached 0.99 there. So it is a baseline, not a finish, on data unlike the pretraining's.
 Source: Alain and Bengio, Understanding intermediate layers using linear classifier probes, 2016, section 3.
