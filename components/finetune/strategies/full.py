@@ -7,7 +7,8 @@ data at deployment will differ from the training data.
 Settings: epochs, learning_rate (head), backbone_learning_rate, frozen_norm.
 Cost: forward and backward of the whole network in every epoch.
 Evidence here: digits at 64 px, EfficientNet-Lite0, 3 epochs, validation split, 2026-11-21, single trials of one split
-by a script over this stage's loop that was not kept (one thread, earlier code), so not a benchmark: frozen_norm true 0.99 to 1.00 (log loss 0.005 to 0.035), false 0.97 to
+by a script over this stage's loop that was not kept (one thread, earlier code), so not a benchmark:
+frozen_norm true 0.99 to 1.00 (log loss 0.005 to 0.035), false 0.97 to
 0.98 (0.10 to 0.14); from random weights 0.93. Test accuracy of the default run: README, "What it printed".
 Source: Kornblith et al., Do better ImageNet models transfer better?, CVPR 2019, section 4.
 """

@@ -9,7 +9,8 @@ Not when: the probe alone is already good enough: the second phase then only cos
 Settings: probe_epochs, epochs, learning_rate (probe), head_learning_rate, backbone_learning_rate.
 Cost: that of `linear_probe` and `full` together; the probe's share is small.
 Evidence here: digits at 64 px, EfficientNet-Lite0, 20 + 3 epochs, validation split, 2026-11-21, single trials
-by a script over this stage's loop that was not kept: 0.978 at rates of 5e-4, 0.970 at 1e-3; `full` reached 0.99 with 3 epochs: no gain here.
+by a script over this stage's loop that was not kept:
+0.978 at rates of 5e-4, 0.970 at 1e-3; `full` reached 0.99 with 3 epochs: no gain here.
 Source: Kumar et al., Fine-tuning can distort pretrained features, ICLR 2022, section 4.
 """
 
