@@ -14,7 +14,7 @@ from typing import Any
 
 from components import plugins
 from components.contracts import Found, InputError
-from components.image_preprocessing import Unreadable, decode
+from components.preprocessing.image_classification import Unreadable, decode
 from components.job import Job
 
 LABEL_NAMES = (

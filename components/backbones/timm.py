@@ -26,7 +26,7 @@ from pydantic import Field, model_validator
 
 from components import params
 from components.contracts import InputError
-from components.image_preprocessing import Preprocessing
+from components.preprocessing.image_classification import Preprocessing
 
 if TYPE_CHECKING:
     import torch

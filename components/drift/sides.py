@@ -19,9 +19,9 @@ import numpy as np
 from components import plugins, samples
 from components.contracts import PROPERTY, Found, InputError, read_json, read_table
 from components.drift.columns import Column, column
-from components.image_preprocessing import Unreadable
 from components.job import Job
 from components.plugins import Choice
+from components.preprocessing.image_classification import Unreadable
 
 if TYPE_CHECKING:
     import pandas as pd

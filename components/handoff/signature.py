@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from components import image_preprocessing as pixels
-from components.image_preprocessing import Preprocessing
+from components.preprocessing import image_classification as pixels
+from components.preprocessing.image_classification import Preprocessing
 
 OUTPUTS = {
     "label": "index of the most probable label in labels.json",

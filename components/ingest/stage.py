@@ -18,9 +18,9 @@ from pydantic import Field
 
 from components import params, plugins, samples, watched
 from components.contracts import ATTRIBUTE, INPUT, PROPERTY, Found, InputError, write_json, write_table
-from components.image_preprocessing import Unreadable
 from components.job import Job
 from components.plugins import Choice, Family
+from components.preprocessing.image_classification import Unreadable
 
 NEEDS: tuple[str, ...] = ()
 

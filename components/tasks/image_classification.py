@@ -6,7 +6,7 @@ Not when: several labels an image, boxes or masks.
 Settings: none; the network's own preprocessing comes from the chosen backbone.
 Cost: one full decode a sample in `ingest`, one more in the first stage that needs pixels, cached after.
 Evidence here: tests/components/ingest and tests/contracts/test_tasks.py.
-Source: the rules for modes stand at the top of components/image_preprocessing.py.
+Source: the rules for modes stand at the top of components/preprocessing/image_classification.py.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import PIL
 
-from components import image_preprocessing as pixels
 from components import params, samples
-from components.image_preprocessing import Preprocessing, Unreadable
+from components.preprocessing import image_classification as pixels
+from components.preprocessing.image_classification import Preprocessing, Unreadable
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from components import params, plugins
-from components.image_preprocessing import Preprocessing, Unreadable
+from components.preprocessing.image_classification import Preprocessing, Unreadable
 
 
 def _images(root: Path) -> pd.DataFrame:

@@ -13,10 +13,10 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import save_file
 
-from components import image_preprocessing as pixels
+from components.preprocessing import image_classification as pixels
 from components.backbones import timm as plugin
 from components.backbones.timm import Params, WeightsError
-from components.image_preprocessing import Preprocessing
+from components.preprocessing.image_classification import Preprocessing
 
 SMALL = "test_efficientnet"
 LITE0 = {

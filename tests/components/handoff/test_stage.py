@@ -105,7 +105,7 @@ def test_a_path_in_the_report_is_taken_out(own: Path) -> None:
 
 
 def test_shipped_code_is_verbatim(made: tuple[Path, Path, dict[str, float]], repository: Path) -> None:
-    for source in ("components/handoff/predict.py", "components/image_preprocessing.py"):
+    for source in ("components/handoff/predict.py", "components/preprocessing/image_classification.py"):
         assert (made[1] / Path(source).name).read_bytes() == (repository / source).read_bytes()
 
 
@@ -123,7 +123,7 @@ def test_examples_are_real_test_images(made: tuple[Path, Path, dict[str, float]]
 def test_the_signature_is_enough_to_call_the_model(made: tuple[Path, Path, dict[str, float]]) -> None:
     import onnxruntime
 
-    from components import image_preprocessing as pixels
+    from components.preprocessing import image_classification as pixels
 
     bundle = made[1]
     told = read_json(bundle / "signature.json")

@@ -14,8 +14,8 @@ import odd_images
 import pytest
 from PIL import Image
 
-from components import image_preprocessing as pixels
-from components.image_preprocessing import Preprocessing, Unreadable
+from components.preprocessing import image_classification as pixels
+from components.preprocessing.image_classification import Preprocessing, Unreadable
 from components.samples import SampleChanged
 from components.tasks import image_classification as task
 

@@ -13,8 +13,8 @@ import odd_images
 import pytest
 from PIL import Image
 
-from components import image_preprocessing as pixels
-from components.image_preprocessing import FITS, FORMATS, INTERPOLATIONS, Preprocessing, Unreadable
+from components.preprocessing import image_classification as pixels
+from components.preprocessing.image_classification import FITS, FORMATS, INTERPOLATIONS, Preprocessing, Unreadable
 from components.tasks import image_classification
 
 ODD, BROKEN = odd_images.odd(), odd_images.broken()
