@@ -7,6 +7,7 @@ Refuses nothing by itself; readers check what they need.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -113,6 +114,8 @@ class RunRecord:
     role: str
     """candidate (the one that ships) or reference (what it is compared with)."""
     task: str
+    decision: str
+    """What is decided: a module of components/decisions."""
     backbone: dict[str, Any]
     """The choice as in params.yaml: {name: timm, model: ...}."""
     pretrained: bool
@@ -128,6 +131,32 @@ class RunRecord:
     num_samples_seen: int = 0
     """Training samples that passed through the loss: the budget."""
     note: str = ""
+
+
+def put_files(folder: Path, preprocessing: dict[str, Any]) -> dict[str, Any]:
+    """The preprocessing as its JSON has it: its `files` (name -> text: a tokenizer, a config) are written into
+    `folder`, which exists afterwards, and their sha256 stand in their place."""
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = {name: text.encode() for name, text in preprocessing.get("files", {}).items()}
+    for name, content in contents.items():
+        write_atomic(folder / name, content)
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(contents.items())}
+    return {**preprocessing, "files": hashes} if hashes else preprocessing
+
+
+def with_files(folder: Path, preprocessing: dict[str, Any]) -> dict[str, Any]:
+    """The inverse of `put_files`.
+
+    Raises:
+        InputError: a file is not the one that was written.
+    """
+    texts = {}
+    for name, digest in preprocessing.get("files", {}).items():
+        content = (folder / name).read_bytes() if (folder / name).is_file() else b""
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise InputError(f"{folder / name} is missing or has changed; run the stage that wrote it again")
+        texts[name] = content.decode()
+    return {**preprocessing, "files": texts} if texts else preprocessing
 
 
 def _plain(value: Any) -> Any:

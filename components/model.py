@@ -5,17 +5,25 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save
 from torch import nn
 
-from components import plugins
-from components.contracts import RunRecord, read_record, write_atomic, write_json
+from components import plugins, samples
+from components.contracts import RunRecord, put_files, read_record, with_files, write_atomic, write_json
+from components.job import Job
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+FILES = "files"
+"""Folder of a run that holds its preprocessing's files."""
 Progress = Callable[[Iterable[Any], str, int], Iterator[Any]]
 
 
@@ -47,8 +55,47 @@ def pick_device(wanted: str) -> torch.device:
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+@dataclass(frozen=True)
+class Feed:
+    """A task bound to one network's preprocessing: how samples become its inputs."""
+
+    task: ModuleType
+    preprocessing: dict[str, Any]
+
+    @classmethod
+    def of(cls, task: str, preprocessing: dict[str, Any]) -> Feed:
+        """By the task's name."""
+        return cls(plugins.load("tasks", task), preprocessing)
+
+    def prepare(self, table: pd.DataFrame, job: Job, root: Path | None = None) -> np.ndarray:
+        """The samples of a manifest as prepared rows [N, ...]; `root` is where their paths begin."""
+        rows: np.ndarray = self.task.prepare(
+            table, self.preprocessing, root or job.root, job.cache("prepared"), job.run.threads, job.progress
+        )
+        return rows
+
+    def collate(self, rows: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The network's inputs for some prepared rows."""
+        inputs: tuple[np.ndarray, ...] = self.task.collate(rows, self.preprocessing)
+        return inputs
+
+    def lengths(self, rows: np.ndarray) -> np.ndarray | None:
+        """int [N]: how long each row is; None where all are of one size."""
+        found: np.ndarray | None = self.task.lengths(rows)
+        return found
+
+    def example(self, batch: int) -> tuple[np.ndarray, ...]:
+        """Inputs of the largest size, the same each time."""
+        inputs: tuple[np.ndarray, ...] = self.task.example(self.preprocessing, batch)
+        return inputs
+
+    def key(self, table: pd.DataFrame) -> str:
+        """What decides the prepared rows of a manifest, for caches."""
+        return samples.digest_of(table, self.preprocessing, self.task.decoder())
+
+
 def save_run(folder: Path, model: nn.Module, record: RunRecord) -> None:
-    """Weights (safetensors) and the record of a run.
+    """Weights (safetensors), the record of a run, and the files of its preprocessing.
 
     One metadata key that holds JSON: with two, safetensors does not write the same bytes each time.
     """
@@ -56,14 +103,15 @@ def save_run(folder: Path, model: nn.Module, record: RunRecord) -> None:
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     note = json.dumps({"run": record.run, "labels": list(record.labels)}, sort_keys=True)
     write_atomic(folder / "weights.safetensors", save(state, metadata={"graftline": note}))
-    write_json(folder / "run.json", record)
+    write_json(folder / "run.json", replace(record, preprocessing=put_files(folder / FILES, record.preprocessing)))
 
 
 def load_run(folder: Path) -> tuple[TransferModel, RunRecord]:
-    """The trained network of a run, in eval mode on the CPU, and its record."""
-    run = read_record(RunRecord, folder / "run.json")
+    """The trained network of a run, in eval mode on the CPU, and its record. Needs nothing but the folder."""
+    raw = read_record(RunRecord, folder / "run.json")
+    run = replace(raw, preprocessing=with_files(folder / FILES, raw.preprocessing))
     choice = plugins.choose("backbones", run.backbone)
-    backbone = choice.load().build(choice.params, pretrained=False)
+    backbone = choice.load().build(choice.params, pretrained=False, preprocessing=run.preprocessing)
     model = TransferModel(backbone, len(run.labels))
     model.load_state_dict(load_file(folder / "weights.safetensors"))
     return model.eval(), run
@@ -73,20 +121,29 @@ def load_run(folder: Path) -> tuple[TransferModel, RunRecord]:
 def infer(
     network: nn.Module,
     rows: np.ndarray,
-    collate: Callable[[np.ndarray], tuple[np.ndarray, ...]],
+    feed: Feed,
     device: torch.device,
     progress: Progress,
     what: str,
     batch: int = 64,
 ) -> np.ndarray:
-    """Outputs of a network in eval mode over prepared rows, float32 [N, ...]."""
+    """Outputs of a network in eval mode over prepared rows, float32 [N, ...] in the rows' order.
+
+    Rows of about one length go through together, the longest first, so that little is computed for padding.
+    """
     network = network.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    lengths = feed.lengths(rows)
+    order = np.arange(len(rows)) if lengths is None else np.argsort(-lengths, kind="stable")
     starts = range(0, len(rows), batch)
     parts = []
     for start in progress(starts, what, len(starts)):
-        inputs = [torch.from_numpy(a).to(device) for a in collate(rows[start : start + batch])]
+        some = order[start : start + batch]
+        inputs = [torch.from_numpy(a).to(device) for a in feed.collate(rows[some])]
         parts.append(network(*inputs).float().cpu().numpy())
-    return np.concatenate(parts)
+    outputs = np.concatenate(parts)
+    found = np.empty_like(outputs)
+    found[order] = outputs
+    return found
 
 
 def cached_features(
@@ -97,7 +154,7 @@ def cached_features(
 ) -> np.ndarray:
     """Features of frozen weights, kept under `cache`; the key adds the weights' own bytes.
 
-    `key` names the samples and the preprocessing (samples.digest_of). The network is already on its device.
+    `key` names the samples and the preprocessing (Feed.key). The network is already on its device.
     """
     import hashlib
 

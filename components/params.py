@@ -67,7 +67,9 @@ class Run(Params):
     seed: int = Field(ge=0, lt=2**32)
     """All randomness is drawn from it."""
     task: str
-    """A module of components/tasks."""
+    """A module of components/tasks: what a sample is."""
+    decision: str
+    """A module of components/decisions: what is decided about a sample."""
     device: Literal["auto", "cpu", "cuda"]
     """auto: cuda where there is a device, else cpu."""
     threads: int = Field(ge=1, le=256)

@@ -2,8 +2,9 @@
 
 Reads: validate/accepted.parquet (training samples only).
 Writes: policy.json (policy with its options, seed, note), preview.png (one row a sample: as it is, then as the first
-epochs will see it, but for the size: 96 px here, the chosen backbone's in training).
-Decides: the policy and its options, run.seed; for the picture the training samples.
+epochs will see it, but for the size of images: 96 px here, the chosen backbone's in training).
+Decides: the policy and its options, run.seed; for the picture the training samples. What a policy makes of a text by a
+large network is kept in the project's cache of variants, which training goes on with.
 Fails: a policy that is not made for run.task, or no training sample (InputError).
 Does not check: that labels survive the policy (a flipped 2 is no 2). Look at the picture. Nor does it write varied
 samples: `finetune` draws them anew in each epoch, keyed by (seed, epoch, sample id).
@@ -11,7 +12,7 @@ samples: `finetune` draws them anew in each epoch, keyed by (seed, epoch, sample
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from pydantic import Field
@@ -26,9 +27,10 @@ if TYPE_CHECKING:
     from PIL import Image
 
 NEEDS = ("validate",)
-NUM_SHOWN = 7
+NUM_SHOWN, WIDEST = 7, 1400
+"""Varied samples beside the one as it is, and pixels of a row's cells together: wide cells are fewer."""
 CELL, GAP, MARGIN = 96, 6, 120
-"""Pixels of a cell's side, between cells, and left of them for the label."""
+"""Pixels of an image's side, between cells, and left of them for the label."""
 
 
 class Params(params.Params):
@@ -41,7 +43,7 @@ class Params(params.Params):
 
 
 def run(params: Params, job: Job) -> dict[str, float]:
-    """Returns num_previewed, num_labels_shown and mean_change (mean |varied - original|, 0..1)."""
+    """Returns num_previewed, num_labels_shown and mean_change (0..1: how much of a sample the task says changed)."""
     policy = params.policy.load()
     if job.run.task not in policy.TASKS:
         able = [n for n in plugins.names(params.policy.family) if job.run.task in _tasks(params.policy.family, n)]
@@ -54,28 +56,35 @@ def run(params: Params, job: Job) -> dict[str, float]:
     if not len(train):
         raise InputError("augment: no training sample was accepted. Look at artifacts/validate/findings.json.")
     chosen = pick(train, params.preview_samples, job.run.seed)
-    vary = policy.build(params.policy.params)
-    shown = plugins.load("tasks", job.run.task).preview_rows(chosen, job.root, CELL)
-    rows = [
-        [row, *(vary(row, samples.keyed_rng(job.run.seed, epoch, sample)) for epoch in range(NUM_SHOWN))]
-        for row, sample in zip(shown, chosen["id"])
-    ]
-    write_json(
-        job.out("policy.json"),
-        {
-            "policy": params.policy.spec(),
-            "seed": job.run.seed,
-            "note": "training samples only; random numbers keyed by (seed, epoch, sample id)",
-        },
-    )
+    vary = policy.build(params.policy.params, cache=job.cache("variants"), device=job.run.device)
+    task = plugins.load("tasks", job.run.task)
+    originals = task.preview_rows(chosen, job.root, CELL)
+    width = max(task.picture(row).width for row in originals)
+    shown = max(1, min(NUM_SHOWN, WIDEST // (width + GAP) - 1))
+    rows, changes = [], []
+    for row, sample in zip(originals, job.progress(chosen["id"], "varying the samples to show", len(chosen))):
+        varied = [vary(row, samples.keyed_rng(job.run.seed, epoch, sample)) for epoch in range(shown)]
+        rows.append([task.picture(row), *(task.picture(v, row) for v in varied)])
+        changes += [task.change(row, v) for v in varied]
+    write_json(job.out("policy.json"), _frozen(params.policy, vary, job.run.seed))
     write_atomic(job.out("preview.png"), _png(sheet(list(chosen["label"]), rows)))
-    change = float(np.mean([np.abs(r.astype(float) - row[0]).mean() / 255 for row in rows for r in row[1:]]))
     job.say(f"policy {params.policy.name}; look at artifacts/augment/preview.png: does every row keep its label?")
     return {
         "num_previewed": float(len(chosen)),
         "num_labels_shown": float(chosen["label"].nunique()),
-        "mean_change": change,
+        "mean_change": float(np.mean(changes)),
     }
+
+
+def _frozen(policy: Choice, vary: Any, seed: int) -> dict[str, Any]:
+    """What training needs of the policy; `provenance` where it rests on data or a network from outside."""
+    frozen = {
+        "policy": policy.spec(),
+        "seed": seed,
+        "note": "training samples only; random numbers keyed by (seed, epoch, sample id)",
+    }
+    provenance = getattr(vary, "provenance", None)
+    return {**frozen, "provenance": provenance} if provenance else frozen
 
 
 def _tasks(family: str, name: str) -> tuple[str, ...]:
@@ -91,23 +100,26 @@ def pick(train: pd.DataFrame, num: int, seed: int) -> pd.DataFrame:
     return first.sort_values(["label", "_key"], kind="stable").drop(columns=["_key", "_turn"])
 
 
-def sheet(labels: list[str], rows: list[list[np.ndarray]]) -> Image.Image:
-    """The picture: a row a sample, its label to the left, column heads above."""
+def sheet(labels: list[str], rows: list[list[Image.Image]]) -> Image.Image:
+    """The picture: a row a sample, its label to the left, column heads above; each cell in the middle of its place."""
     from PIL import Image, ImageDraw, ImageFont
 
-    step, top = CELL + GAP, 28
-    picture = Image.new("RGB", (MARGIN + step * len(rows[0]) + GAP, top + step * len(rows) + GAP), (245, 245, 245))
+    width = max(CELL, *(cell.width for row in rows for cell in row))
+    heights = [max(CELL, *(cell.height for cell in row)) for row in rows]
+    top, step = 28, width + GAP
+    size = (MARGIN + step * len(rows[0]) + GAP, top + sum(h + GAP for h in heights) + GAP)
+    picture = Image.new("RGB", size, (245, 245, 245))
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=14)
     for column in range(len(rows[0])):
         head = f"epoch {column}" if column else "as it is"
-        draw.text((MARGIN + step * column + CELL / 2, top / 2), head, fill=(60, 60, 60), font=font, anchor="mm")
-    for index, (label, row) in enumerate(zip(labels, rows)):
-        y = top + step * index
-        draw.text((MARGIN - 8, y + CELL / 2), _short(label), fill=(20, 20, 20), font=font, anchor="rm")
+        draw.text((MARGIN + step * column + width / 2, top / 2), head, fill=(60, 60, 60), font=font, anchor="mm")
+    y = top
+    for label, row, height in zip(labels, rows, heights):
+        draw.text((MARGIN - 8, y + height / 2), _short(label), fill=(20, 20, 20), font=font, anchor="rm")
         for column, cell in enumerate(row):
-            height, width = cell.shape[:2]
             x = MARGIN + step * column
-            picture.paste(Image.fromarray(cell), (x + (CELL - width) // 2, y + (CELL - height) // 2))
+            picture.paste(cell, (x + (width - cell.width) // 2, y + (height - cell.height) // 2))
+        y += height + GAP
     return picture
 
 

@@ -14,8 +14,6 @@ Source: Wightman, PyTorch Image Models, 2019, doi 10.5281/zenodo.4414861.
 from __future__ import annotations
 
 import difflib
-import hashlib
-import importlib.util
 import re
 import sys
 from dataclasses import asdict
@@ -24,52 +22,28 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from components import params
-from components.contracts import InputError
+from components import params, weights
 from components.preprocessing.image_classification import Preprocessing
+from components.weights import WeightsError, checked_hash, hub_file, misfit, read_state, weights_file
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
 TASKS = ("image_classification",)
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+"""Names that weights have on the hub, the better one first."""
 
 
-class WeightsError(InputError):
-    """Weights that are not there, are not the pinned ones, or do not fit the model."""
-
-
-class Weights(params.Params):
+class Weights(weights.Weights):
     """Where the pretrained weights come from."""
 
-    source: Literal["hub", "file", "package", "random"] = "hub"
-    """hub: huggingface.co at `revision`. file: `path`. package: `path` (a glob) in it. random: none."""
-    package: str | None = None
-    """Import name of an installed package that holds the file."""
-    path: str | None = None
-    """The file, relative to the project; with `package`, a glob inside that."""
     match: Literal["names", "order"] = "names"
     """order: tensors are paired by position (same count, shapes, last names), where names differ."""
-    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
-    """Refuse a file with another hash. Needed with source file: DVC sees a changed file by it."""
 
     @model_validator(mode="after")
-    def _complete(self) -> Self:
-        if self.source in ("file", "package") and not self.path:
-            raise ValueError(f"weights from a {self.source} need `path`")
-        if self.source == "file" and self.path and not self.sha256:
-            raise ValueError(
-                "weights from a file need `sha256`, as DVC sees params.yaml and not the file: "
-                f"write what `sha256sum {self.path}` prints"
-            )
-        if self.source == "package" and not self.package:
-            raise ValueError("weights from a package need `package`, its import name")
-        if self.source in ("hub", "random") and (self.path or self.match == "order"):
-            raise ValueError(f"`path` and `match` have no effect with source {self.source}; take them out")
-        if self.source != "package" and self.package:
-            raise ValueError(f"`package` has no effect with source {self.source}; take it out")
-        if self.source == "random" and self.sha256:
-            raise ValueError("`sha256` has no effect with source random; take it out")
+    def _of_a_file(self) -> Self:
+        if self.source in ("hub", "random") and self.match == "order":
+            raise ValueError(f"`match` has no effect with source {self.source}; take it out")
         return self
 
 
@@ -129,17 +103,19 @@ def preprocessing(options: Params) -> dict[str, Any]:
     return asdict(how)
 
 
-def build(options: Params, *, pretrained: bool = True) -> nn.Module:
+def build(options: Params, *, pretrained: bool = True, preprocessing: dict[str, Any] | None = None) -> nn.Module:
     """The network without its classifier: inputs [N, 3, S, S] -> features [N, D]; `num_features` is D.
 
     `pretrained=False` gives the same architecture from random weights (torch's generator decides them).
-    `provenance` on the module says where the weights came from.
+    `provenance` on the module says where the weights came from. `preprocessing` is not needed: timm knows all
+    its architectures by name.
 
     Raises:
         WeightsError: see the message for the file, the names that differ, or the pinned hash.
     """
     import timm
 
+    del preprocessing
     sized = {"img_size": options.image_size} if options.image_size and _fixed_size(options) else {}
     try:
         module: nn.Module = timm.create_model(options.model, pretrained=False, num_classes=0, **sized)
@@ -148,8 +124,9 @@ def build(options: Params, *, pretrained: bool = True) -> nn.Module:
     source = options.weights.source if pretrained else "random"
     provenance: dict[str, Any] = {}
     if source == "hub":
-        provenance = {"repository": f"timm/{options.model}", "revision": options.revision}
-        provenance |= _load_file(module, hub_file(options), options)
+        repository = f"timm/{options.model}"
+        provenance = {"repository": repository, "revision": options.revision}
+        provenance |= _load_file(module, hub_file(repository, options.revision, HUB_FILES), options)
     elif source != "random":
         provenance = {"package": options.weights.package, "match": options.weights.match}
         provenance |= _load_file(module, weights_file(options.weights), options)
@@ -158,90 +135,8 @@ def build(options: Params, *, pretrained: bool = True) -> nn.Module:
     return module
 
 
-def hub_file(options: Params) -> Path:
-    """The model's weights at the pinned commit, from the hub or from its cache on this machine.
-
-    Raises:
-        WeightsError: neither has them.
-    """
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
-
-    repository = f"timm/{options.model}"
-    try:
-        for name in ("model.safetensors", "pytorch_model.bin"):
-            try:
-                return Path(hf_hub_download(repository, name, revision=options.revision))
-            except RemoteEntryNotFoundError:
-                continue
-    except LocalEntryNotFoundError:
-        told = "there is no connection to it, and its cache on this machine does not hold them"
-    except Exception as error:  # the hub's client has many ways to fail
-        told = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
-    else:
-        told = "the repository holds neither model.safetensors nor pytorch_model.bin"
-    raise WeightsError(
-        f"could not get the weights of {repository} at {options.revision} from the hub: {told}. "
-        "Without a network use `weights: {source: file, path: ...}`."
-    )
-
-
-def weights_file(weights: Weights) -> Path:
-    """The one file that `file` or `package` weights name.
-
-    Raises:
-        WeightsError: the package or the file is not there, or the glob fits several.
-    """
-    if weights.source == "package":
-        found = importlib.util.find_spec(str(weights.package))
-        if found is None or not found.submodule_search_locations:
-            raise WeightsError(
-                f"the package {weights.package!r} is not installed; see pyproject.toml for those that are"
-            )
-        folder = Path(next(iter(found.submodule_search_locations)))
-        files = sorted(folder.glob(str(weights.path)))
-    else:
-        folder = Path.cwd()
-        files = [p for p in [folder / str(weights.path)] if p.is_file()]
-    if len(files) != 1:
-        told = ", ".join(p.name for p in files) or "none"
-        raise WeightsError(f"weights path {weights.path!r} must name one file in {folder}; found: {told}")
-    return files[0]
-
-
-def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file or of a state dict; nothing is unpickled but tensors.
-
-    Raises:
-        WeightsError: it is neither.
-    """
-    import torch
-
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise WeightsError(
-            f"{path.name} is neither safetensors nor a plain state dict ({type(error).__name__}). "
-            "Nothing in it was executed. Save it as safetensors."
-        ) from None
-    for wrapper in ("state_dict_ema", "state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise WeightsError(f"{path.name} holds something else than named tensors")
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
-
-
 def _load_file(module: nn.Module, path: Path, options: Params) -> dict[str, Any]:
-    with path.open("rb") as handle:
-        digest = hashlib.file_digest(handle, "sha256").hexdigest()
-    if options.weights.sha256 and digest != options.weights.sha256:
-        raise WeightsError(f"{path.name} has sha256 {digest}, but weights.sha256 pins {options.weights.sha256}")
+    digest = checked_hash(options.weights, [path])
     state = read_state(path)
     if options.weights.match == "order":
         state = _pair_by_order(state, options, path)
@@ -255,8 +150,8 @@ def _load_file(module: nn.Module, path: Path, options: Params) -> dict[str, Any]
     missing = own.keys() - state.keys() - optional
     shapes = sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)
     if missing or unknown or shapes:
-        told = [_shapes(k, own, state) for k in shapes]
-        raise WeightsError(_misfit(path, options, sorted(missing), sorted(unknown), told))
+        told = [weights.shapes(k, own[k].shape, state[k].shape) for k in shapes]
+        raise misfit(path.name, options.model, sorted(missing), sorted(unknown), told)
     module.load_state_dict({**{k: own[k] for k in optional}, **state})
     return {"file": path.name, "sha256": digest}
 
@@ -293,25 +188,8 @@ def _pair_by_order(state: dict[str, Any], options: Params, path: Path) -> dict[s
     if len(own) != len(given):
         wrong.insert(0, f"the model has {len(own)} tensors, the file {len(given)}")
     if wrong:
-        raise WeightsError(_misfit(path, options, [], [], wrong))
+        raise misfit(path.name, options.model, [], [], wrong)
     return dict(zip(own, given.values()))
-
-
-def _shapes(name: str, own: dict[str, Any], state: dict[str, Any]) -> str:
-    return f"{name}: the model has {tuple(own[name].shape)}, the file {tuple(state[name].shape)}"
-
-
-def _misfit(path: Path, options: Params, missing: list[str], unknown: list[str], wrong: list[str]) -> str:
-    lines = [f"{path.name} does not fit {options.model}; nothing was loaded."]
-    for what, found in (
-        ("missing in the file", missing),
-        ("unknown to the model", unknown),
-        ("not fitting", wrong),
-    ):
-        if found:
-            more = f" and {len(found) - 8} more" if len(found) > 8 else ""
-            lines.append(f"  {what}: {', '.join(found[:8])}{more}")
-    return "\n".join(lines)
 
 
 def _fixed_size(options: Params) -> bool:

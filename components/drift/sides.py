@@ -21,7 +21,6 @@ from components.contracts import PROPERTY, Found, InputError, read_json, read_ta
 from components.drift.columns import Column, column
 from components.job import Job
 from components.plugins import Choice
-from components.preprocessing.image_classification import Unreadable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -121,12 +120,12 @@ def _evaluated(job: Job, split: str) -> tuple[pd.DataFrame, np.ndarray]:
 
 def _read(listed: Iterable[Found], task: Any, inner: Job, job: Job) -> tuple[list[dict[str, Any]], dict[str, int]]:
     def read(one: Found) -> tuple[Found, Any]:
-        inputs = {k: inner.while_building(v) for k, v in one.inputs.items()}
+        inputs = {k: inner.while_building(v) if k in task.FILES else v for k, v in one.inputs.items()}
         if one.reason:
-            return one, Unreadable(one.reason, one.detail)
+            return one, task.Unreadable(one.reason, one.detail)
         try:
             return one, (inputs, task.inspect(inputs, inner.root))
-        except Unreadable as problem:
+        except task.Unreadable as problem:
             return one, problem
 
     rows: list[dict[str, Any]] = []
@@ -135,7 +134,7 @@ def _read(listed: Iterable[Found], task: Any, inner: Job, job: Job) -> tuple[lis
     for one, result in job.progress(
         samples.in_threads(read, listed, job.run.threads), "reading the current samples", len(listed)
     ):
-        if isinstance(result, Unreadable):
+        if isinstance(result, task.Unreadable):
             unreadable[result.reason] += 1
             continue
         inputs, seen = result
@@ -152,18 +151,15 @@ def _infer(
     import pandas as pd
     import torch
 
-    from components.model import infer, pick_device
+    from components.model import Feed, infer, pick_device
 
-    rows = task.prepare(table, run.preprocessing, root, job.cache("pixels"), job.run.threads, job.progress)
-
-    def collate(part: np.ndarray) -> tuple[np.ndarray, ...]:
-        return task.collate(part, run.preprocessing)
-
-    features = infer(model.backbone, rows, collate, pick_device(job.run.device), job.progress, "current samples")
+    feed = Feed(task, run.preprocessing)
+    rows = feed.prepare(table, job, root)
+    features = infer(model.backbone, rows, feed, pick_device(job.run.device), job.progress, "current samples")
     temperature = read_json(job.source("evaluate", "calibration.json"))["temperature"]["main"]
     with torch.inference_mode():
-        logits = model.head.cpu()(torch.from_numpy(features)).double().numpy() / temperature
-    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-    shares /= shares.sum(axis=1, keepdims=True)
-    predicted = np.array(run.labels, dtype=object)[shares.argmax(axis=1)]
-    return pd.DataFrame({"predicted": predicted, "confidence": shares.max(axis=1)}), features
+        logits = model.head.cpu()(torch.from_numpy(features)).double().numpy()
+    decision = plugins.load("decisions", run.decision)
+    shares = decision.probabilities(logits, temperature)
+    said = {"predicted": decision.predicted(shares, run.labels), "confidence": decision.confidence(shares)}
+    return pd.DataFrame(said), features

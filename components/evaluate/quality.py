@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,44 +13,48 @@ from components.contracts import PROBABILITY, Interval
 if TYPE_CHECKING:
     import pandas as pd
 
-_FLOOR = 1e-12  # log loss of a probability that underflowed to 0
-
 
 @dataclass(frozen=True)
 class Scored:
-    """Predictions as indices: `truth` and `guess` int [N], `shares` float [N, K]."""
+    """Predictions of N samples over K labels."""
 
     truth: np.ndarray
+    """bool [N, K]: the labels that each sample has."""
     guess: np.ndarray
+    """bool [N, K]: those that were decided for."""
     shares: np.ndarray
+    """float64 [N, K]: probabilities."""
+    confidence: np.ndarray
+    """float64 [N]: of the decision."""
+    log_losses: np.ndarray
+    """float64 [N]."""
 
     @classmethod
-    def of(cls, table: pd.DataFrame, labels: tuple[str, ...]) -> Scored:
+    def of(cls, table: pd.DataFrame, labels: tuple[str, ...], decision: ModuleType) -> Scored:
         """From rows of predictions.parquet."""
-        index = {label: i for i, label in enumerate(labels)}
         shares = table[[PROBABILITY + label for label in labels]].to_numpy(np.float64)
-        return cls(table["label"].map(index).to_numpy(), table["predicted"].map(index).to_numpy(), shares)
+        truth, guess = (decision.indicators(table[c], labels) for c in ("label", "predicted"))
+        return cls(truth, guess, shares, table["confidence"].to_numpy(np.float64), decision.log_losses(shares, truth))
 
     def take(self, rows: np.ndarray) -> Scored:
         """The same for some rows."""
-        return Scored(self.truth[rows], self.guess[rows], self.shares[rows])
+        return Scored(*(getattr(self, f.name)[rows] for f in fields(self)))
+
+    @property
+    def right(self) -> np.ndarray:
+        """bool [N]: the decision is exactly the truth."""
+        return np.asarray((self.truth == self.guess).all(axis=1))
+
+    def __len__(self) -> int:
+        return len(self.truth)
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Shares that sum to 1 a row, float64."""
-    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
-
-
-def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
+def fit_temperature(logits: np.ndarray, truth: np.ndarray, decision: ModuleType) -> float:
     """The temperature in [0.05, 20] that minimises the log loss (Guo et al., On calibration of modern neural
     networks, ICML 2017, section 4.2), by golden-section search over its logarithm, to 4 digits."""
-    rows = np.arange(len(targets))
 
     def log_loss(log_temperature: float) -> float:
-        scaled = logits.astype(np.float64) / np.exp(log_temperature)
-        top = scaled.max(axis=1)
-        return float(np.mean(top + np.log(np.exp(scaled - top[:, None]).sum(axis=1)) - scaled[rows, targets]))
+        return float(decision.log_losses(decision.probabilities(logits, float(np.exp(log_temperature))), truth).mean())
 
     low, high = np.log(0.05), np.log(20.0)
     ratio = (np.sqrt(5) - 1) / 2
@@ -65,7 +70,7 @@ def measure(
     """Every metric with its interval: Wilson's for accuracy (it does not collapse at 100 %), the percentile
     bootstrap for the others (Efron and Tibshirani, 1993, chapter 13)."""
     point = _values(scored, num_bins)
-    n = len(scored.truth)
+    n = len(scored)
     draws: dict[str, list[float]] = {name: [] for name in point}
     for _ in range(resamples):
         for name, value in _values(scored.take(rng.integers(0, n, n)), num_bins).items():
@@ -75,7 +80,7 @@ def measure(
     for name, value in point.items():
         low, high = np.quantile(draws[name], [tail, 1 - tail])
         found[name] = Interval(value, float(low), float(high), level)
-    found["accuracy"] = wilson(int((scored.truth == scored.guess).sum()), n, level)
+    found["accuracy"] = wilson(int(scored.right.sum()), n, level)
     return found
 
 
@@ -92,14 +97,13 @@ def wilson(right: int, n: int, level: float) -> Interval:
 
 def _values(scored: Scored, num_bins: int) -> dict[str, float]:
     precision, recall, f1, present = _by_label(scored)
-    chosen = scored.shares[np.arange(len(scored.truth)), scored.truth]
     return {
-        "accuracy": float((scored.truth == scored.guess).mean()),
+        "accuracy": float(scored.right.mean()),
         "balanced_accuracy": float(recall[present].mean()),
         "precision_macro": float(precision[present].mean()),
         "recall_macro": float(recall[present].mean()),
         "f1_macro": float(f1[present].mean()),
-        "log_loss": float(-np.log(np.maximum(chosen, _FLOOR)).mean()),
+        "log_loss": float(scored.log_losses.mean()),
         "ece": expected_calibration_error(scored, num_bins),
     }
 
@@ -107,8 +111,8 @@ def _values(scored: Scored, num_bins: int) -> dict[str, float]:
 def _by_label(scored: Scored) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Precision, recall, F1 a label (0 where undefined), and which labels occur in the truth."""
     k = scored.shares.shape[1]
-    hits = np.bincount(scored.truth[scored.truth == scored.guess], minlength=k).astype(float)
-    truths, guesses = np.bincount(scored.truth, minlength=k), np.bincount(scored.guess, minlength=k)
+    hits = (scored.truth & scored.guess).sum(axis=0).astype(float)
+    truths, guesses = scored.truth.sum(axis=0), scored.guess.sum(axis=0)
     precision = np.divide(hits, guesses, out=np.zeros(k), where=guesses > 0)
     recall = np.divide(hits, truths, out=np.zeros(k), where=truths > 0)
     f1 = np.divide(2 * hits, truths + guesses, out=np.zeros(k), where=truths + guesses > 0)
@@ -118,7 +122,7 @@ def _by_label(scored: Scored) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nd
 def per_label(scored: Scored, labels: tuple[str, ...]) -> list[dict[str, Any]]:
     """One row a label; a label without test samples has null figures, not zeros."""
     precision, recall, f1, present = _by_label(scored)
-    counts = np.bincount(scored.truth, minlength=len(labels))
+    counts = scored.truth.sum(axis=0)
     rows = []
     for i, label in enumerate(labels):
         figures = {"precision": precision[i], "recall": recall[i], "f1": f1[i]}
@@ -130,8 +134,7 @@ def per_label(scored: Scored, labels: tuple[str, ...]) -> list[dict[str, Any]]:
 
 def expected_calibration_error(scored: Scored, num_bins: int) -> float:
     """Mean |confidence - accuracy| over equal-width bins, weighted by their samples (Guo et al., 2017, eq. 5)."""
-    confidence = scored.shares.max(axis=1)
-    right = scored.truth == scored.guess
+    confidence, right = scored.confidence, scored.right
     which = np.minimum((confidence * num_bins).astype(int), num_bins - 1)
     gaps = np.abs(np.bincount(which, confidence, num_bins) - np.bincount(which, right, num_bins))
     return float(gaps.sum() / len(right))
@@ -139,8 +142,7 @@ def expected_calibration_error(scored: Scored, num_bins: int) -> float:
 
 def reliability(scored: Scored, num_bins: int) -> list[dict[str, float]]:
     """Mean confidence and accuracy of each bin that has samples."""
-    confidence = scored.shares.max(axis=1)
-    right = scored.truth == scored.guess
+    confidence, right = scored.confidence, scored.right
     which = np.minimum((confidence * num_bins).astype(int), num_bins - 1)
     return [
         {

@@ -80,22 +80,19 @@ def _predict(
     folder: Any, held: dict[str, pd.DataFrame], job: Job
 ) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], RunRecord]:
     """Split -> (features [N, D], logits [N, K])."""
-    from components.model import infer, load_run, pick_device
+    from components.model import Feed, infer, load_run, pick_device
 
     model, record = load_run(folder)
-    task = plugins.load("tasks", record.task)
-    strange = sorted(set().union(*(part["label"] for part in held.values())) - set(record.labels))
+    feed = Feed.of(record.task, record.preprocessing)
+    decision = plugins.load("decisions", record.decision)
+    strange = sorted(set().union(*(decision.labels(part["label"]) for part in held.values())) - set(record.labels))
     if strange:
         raise InputError(f"held-out samples have labels that {record.run} was not trained on: {strange[:10]}")
     device = pick_device(job.run.device)
     outputs = {}
     for split, part in held.items():
-        rows = task.prepare(part, record.preprocessing, job.root, job.cache("pixels"), job.run.threads, job.progress)
-
-        def collate(rows: np.ndarray) -> tuple[np.ndarray, ...]:
-            return task.collate(rows, record.preprocessing)
-
-        features = infer(model.backbone, rows, collate, device, job.progress, f"{record.run} on {split}")
+        rows = feed.prepare(part, job)
+        features = infer(model.backbone, rows, feed, device, job.progress, f"{record.run} on {split}")
         outputs[split] = (features, _logits(model, features))
     return outputs, record
 
@@ -114,21 +111,20 @@ def _probabilities(
 
     from components.evaluate import quality
 
-    index = {label: i for i, label in enumerate(record.labels)}
-    targets = held["validation"]["label"].map(index).to_numpy()
-    temperature = quality.fit_temperature(logits["validation"], targets)
+    decision = plugins.load("decisions", record.decision)
+    truth = decision.indicators(held["validation"]["label"], record.labels)
+    temperature = quality.fit_temperature(logits["validation"], truth, decision)
     tables = []
     for split, part in held.items():
-        shares = quality.softmax(logits[split] / temperature)
-        best = shares.argmax(axis=1)
+        shares = decision.probabilities(logits[split], temperature)
         own = pd.DataFrame(
             {
                 "run": name,
                 "id": part["id"],
                 "split": split,
                 "label": part["label"],
-                "predicted": np.array(record.labels, dtype=object)[best],
-                "confidence": shares.max(axis=1),
+                "predicted": decision.predicted(shares, record.labels),
+                "confidence": decision.confidence(shares),
             }
         )
         columns = pd.DataFrame(shares, columns=[PROBABILITY + label for label in record.labels])
@@ -149,16 +145,16 @@ def _write(
     from components.evaluate import quality, transfer
 
     table = pd.concat(predictions).sort_values(["run", "split", "id"], kind="stable").reset_index(drop=True)
-    labels = records["main"].labels
+    labels, decision = records["main"].labels, plugins.load("decisions", records["main"].decision)
     figures: dict[str, dict[str, dict[str, Interval]]] = {}
     for (name, split), part in table.groupby(["run", "split"]):
         rng = samples.keyed_rng(job.run.seed, 0, f"bootstrap {split}")  # the same resamples for every run
-        scored = quality.Scored.of(part, labels)
+        scored = quality.Scored.of(part, labels, decision)
         figures.setdefault(str(name), {})[str(split)] = quality.measure(
             scored, params.num_bins, params.num_bootstrap, params.level, rng
         )
     main = table[(table["run"] == "main") & (table["split"] == "test")]
-    scored = quality.Scored.of(main, labels)
+    scored = quality.Scored.of(main, labels, decision)
     comparisons = transfer.compare(table[table["split"] == "test"], figures, records, params.level)
     write_table(job.out("predictions.parquet"), table)
     write_json(job.out("calibration.json"), {"temperature": temperatures, "fitted_on": "validation"})

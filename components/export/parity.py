@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import onnxruntime
 import torch
 
 from components.contracts import Refused
-from components.export.network import OUTPUTS, Deployed
+from components.export.network import SCALED, Deployed
 
 Progress = Callable[[Iterable[Any], str, int], Iterator[Any]]
 Collate = Callable[[np.ndarray], tuple[np.ndarray, ...]]
@@ -26,7 +26,6 @@ BATCHES = (1, 7, 16)
 """One, an odd one, a usual one; the last batch of the odd and the usual one is a rest of another size."""
 NUM_SINGLE = 64
 """At batch 1 so many samples, spread evenly: it is the slow one."""
-SCALED = OUTPUTS[1:]
 TYPES = {"tensor(float)": "float32", "tensor(int64)": "int64"}
 
 
@@ -58,7 +57,7 @@ def eager(model: Deployed, rows: np.ndarray, collate: Collate, progress: Progres
     def forward(inputs: tuple[np.ndarray, ...]) -> list[np.ndarray]:
         return [t.numpy() for t in model(*map(torch.from_numpy, inputs))]
 
-    return _run(forward, rows, collate, REFERENCE_BATCH, progress, "torch")
+    return _run(forward, model.outputs, rows, collate, REFERENCE_BATCH, progress, "torch")
 
 
 def exported(
@@ -66,27 +65,28 @@ def exported(
 ) -> Outputs:
     """What the exported model gives for prepared rows."""
     names = [n.name for n in session.get_inputs()]
+    outputs = [n.name for n in session.get_outputs()]
 
     def forward(inputs: tuple[np.ndarray, ...]) -> list[np.ndarray]:
         size = len(inputs[0])
         try:
-            found = list(session.run(OUTPUTS, dict(zip(names, inputs))))
+            found = list(session.run(outputs, dict(zip(names, inputs))))
         except Exception as error:
             raise ParityError(f"the exported model fails on a batch of {size}: {str(error)[:300]}") from error
         if any(len(part) != size for part in found):
             raise ParityError(f"the exported model gives {[len(p) for p in found]} rows for a batch of {size}")
         return found
 
-    return _run(forward, rows, collate, batch, progress, f"onnxruntime, batches of {batch}")
+    return _run(forward, outputs, rows, collate, batch, progress, f"onnxruntime, batches of {batch}")
 
 
 def _run(
     forward: Callable[[tuple[np.ndarray, ...]], list[np.ndarray]],
-    rows: np.ndarray, collate: Collate, batch: int, progress: Progress, what: str,
+    outputs: Sequence[str], rows: np.ndarray, collate: Collate, batch: int, progress: Progress, what: str,
 ) -> Outputs:  # fmt: skip
     starts = range(0, len(rows), batch)
     parts = [forward(collate(rows[s : s + batch])) for s in progress(starts, f"parity, {what}", len(starts))]
-    return {name: np.concatenate(column) for name, column in zip(OUTPUTS, zip(*parts))}
+    return {name: np.concatenate(column) for name, column in zip(outputs, zip(*parts))}
 
 
 def compare(
@@ -102,6 +102,7 @@ def compare(
     reference is one pass of torch at REFERENCE_BATCH, so that a difference by batch size counts as one too.
     Every figure is rounded up to two digits: it stays an upper bound, and last bits do not change the file.
     """
+    decision = next(iter(expected))
     batches: dict[str, dict[str, float]] = {}
     flipped = np.zeros(len(rows), dtype=bool)
     differences: dict[str, list[np.ndarray]] = {name: [] for name in SCALED}
@@ -113,7 +114,7 @@ def compare(
             chosen = np.linspace(0, len(rows) - 1, NUM_SINGLE).round().astype(int)
             some = rows[chosen]
         found = exported(session, some, collate, batch, progress)
-        wrong = found["label"] != expected["label"][chosen]
+        wrong = (found[decision] != expected[decision][chosen]).reshape(len(chosen), -1).any(axis=1)
         flipped[chosen[wrong]] = True
         worst = 0.0
         for name in SCALED:
@@ -186,7 +187,7 @@ def latency(
     """Median milliseconds a batch, torch first, then ONNX Runtime, in this one process."""
     names = [n.name for n in session.get_inputs()]
     found: dict[str, Any] = {"torch_ms": {}, "onnxruntime_ms": {}}
-    batches = {n: collate(np.resize(rows[:n], (n, *rows.shape[1:]))) for n in (1, 16)}
+    batches = {n: collate(rows[np.arange(n) % len(rows)]) for n in (1, 16)}
     for n, arrays in batches.items():
         tensors = [torch.from_numpy(a) for a in arrays]
         found["torch_ms"][str(n)] = _median_ms(partial(model, *tensors))

@@ -24,6 +24,8 @@ from components.job import Job
 from components.plugins import Choice, Family
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     import pandas as pd
 
     from components.contracts import RunRecord
@@ -61,38 +63,36 @@ def run(params: Params, job: Job) -> dict[str, float]:
     test = _test_split(job)
 
     from components.export import parity
-    from components.export.network import OUTPUTS, Deployed
-    from components.model import load_run
+    from components.export.network import Deployed
+    from components.model import Feed, load_run
 
     trained, record = load_run(runs / RUN)
     temperature = float(read_json(calibration)["temperature"][RUN])
     assert temperature > 0, "a temperature is above zero"
-    model = Deployed(trained, temperature).eval()
-    task = plugins.load("tasks", record.task)
-
-    def collate(rows: np.ndarray) -> tuple[np.ndarray, ...]:
-        return task.collate(rows, record.preprocessing)
-
-    example = dict(zip(task.MODEL_INPUTS, task.example(record.preprocessing, EXAMPLE_BATCH)))
+    decision = plugins.load("decisions", record.decision)
+    model = Deployed(trained, temperature, decision).eval()
+    feed = Feed.of(record.task, record.preprocessing)
+    names, free = (ask(record.preprocessing) for ask in (feed.task.model_inputs, feed.task.free_axes))
+    example = dict(zip(names, feed.example(EXAMPLE_BATCH)))
     place = job.out("model.onnx")
     job.say(f"writing {record.backbone.get('model', record.backbone['name'])} as ONNX")
-    params.target.load().export(model, example, OUTPUTS, place, params.target.params)
+    params.target.load().export(model, example, model.outputs, place, params.target.params, free)
 
-    rows = task.prepare(test, record.preprocessing, job.root, job.cache("pixels"), job.run.threads, job.progress)
+    rows = feed.prepare(test, job)
     session = parity.open_session(place, job.run.threads)
-    expected = parity.eager(model, rows, collate, job.progress)
+    expected = parity.eager(model, rows, feed.collate, job.progress)
     try:
-        found = parity.compare(expected, session, rows, collate, job.progress)
+        found = parity.compare(expected, session, rows, feed.collate, job.progress)
         parity.judge(found, params.max_difference, params.max_flips)
     except parity.ParityError:
         place.unlink()  # nobody shall find a model that failed
         raise
-    _write_latency(parity.latency(model, session, rows, collate), job)
+    _write_latency(parity.latency(model, session, rows, feed.collate), job)
     described: dict[str, Any] = {
         "target": params.target.spec(),
         **parity.interface(session),
         "parity": {**found, "limit": params.max_difference, "max_flips": params.max_flips},
-        "examples": _examples(test, expected, record),
+        "examples": _examples(test, expected, record, decision),
         "size_mb": round(place.stat().st_size / 1e6, 3),
         "opset": _opset(place),
         "temperature": temperature,
@@ -114,23 +114,29 @@ def _test_split(job: Job) -> pd.DataFrame:
     return test
 
 
-def _examples(test: pd.DataFrame, expected: dict[str, np.ndarray], record: RunRecord) -> list[dict[str, Any]]:
+def _examples(
+    test: pd.DataFrame, expected: dict[str, np.ndarray], record: RunRecord, decision: ModuleType
+) -> list[dict[str, Any]]:
     """What torch gives for a few test samples of different labels: golden values for whoever deploys.
 
     Small files first, then those that it is neither sure of nor torn about: 1.0000 hides a wrong input, and a
     tie may flip on another processor. Then by id, so that the choice is the same each time.
     """
-    doubt = np.abs(expected["probabilities"].max(axis=1).astype(np.float64) - GOLDEN_CONFIDENCE).round(2)
-    order = test.assign(
-        row=range(len(test)), large=test[f"{PROPERTY}num_bytes"] > MAX_EXAMPLE_BYTES, doubt=doubt
-    ).sort_values(["large", "doubt", "id"], kind="stable")
+    shares = expected["probabilities"].astype(np.float64)
+    doubt = np.abs(decision.confidence(shares) - GOLDEN_CONFIDENCE).round(2)
+    predicted = decision.predicted(shares, record.labels)
+    size = test.get(f"{PROPERTY}num_bytes")
+    large = False if size is None else size > MAX_EXAMPLE_BYTES
+    order = test.assign(row=range(len(test)), large=large, doubt=doubt).sort_values(
+        ["large", "doubt", "id"], kind="stable"
+    )
     spread = [*order.drop_duplicates("label")["row"], *order["row"]]
     chosen = list(dict.fromkeys(spread))[:NUM_EXAMPLES]
     return [
         {
             "id": test["id"][row],
             "label": test["label"][row],
-            "predicted": record.labels[int(expected["label"][row])],
+            "predicted": predicted[row],
             "probabilities": [round(float(p), 7) for p in expected["probabilities"][row]],
         }
         for row in chosen

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ from components.job import Job
 from components.model import TransferModel
 
 Array = np.ndarray
+POOL = 64
+"""Batches whose samples are sorted by length together."""
 
 
 class TrainingError(InputError):
@@ -54,10 +57,12 @@ class Data:
     rows: Array
     """Prepared rows of the task, or features [N, D] in a cached phase."""
     targets: Array
-    """int64 [N]"""
+    """int64 [N], or what the decision has instead."""
     ids: tuple[str, ...]
     collate: Callable[[Array], tuple[Array, ...]]
     augment: Callable[[Array, np.random.Generator], Array] | None = None
+    lengths: Array | None = None
+    """int [N] where rows differ in length: like is then batched with like."""
 
 
 @dataclass
@@ -77,7 +82,7 @@ def train_phase(
     phase: Phase,
     train: Data,
     validation: Data,
-    loss: Callable[..., torch.Tensor],
+    decision: ModuleType,
     settings: Settings,
     job: Job,
     fabric: Fabric,
@@ -110,7 +115,7 @@ def train_phase(
                 group["lr"] = rate * share
             torch.manual_seed(samples.keyed_seed(settings.seed, phase.name, at))
             logits = wrapped(*(torch.from_numpy(a).to(fabric.device) for a in inputs))
-            value = loss(logits, torch.from_numpy(targets).to(fabric.device), settings.label_smoothing)
+            value = decision.loss(logits, torch.from_numpy(targets).to(fabric.device), settings.label_smoothing)
             if phase.penalty is not None:
                 value = value + phase.penalty(model)
             _finite(value, title, epoch, step, share * max(rates))
@@ -119,7 +124,7 @@ def train_phase(
             fabric.clip_gradients(wrapped, optimiser, max_norm=settings.max_gradient_norm)
             optimiser.step()
             total += float(value.detach()) * len(targets)
-        figures = measure(wrapped, validation, loss, settings.batch_size, fabric.device)
+        figures = measure(wrapped, validation, decision, settings.batch_size, fabric.device)
         state = _after_epoch(
             state, phase, figures, total / len(train.rows), rates[0] * share, len(train.rows), settings
         )
@@ -157,9 +162,32 @@ def _num_batches(num_samples: int, batch_size: int) -> int:
     return max(1, min(math.ceil(num_samples / batch_size), num_samples // 2))
 
 
+def cuts(num_samples: int, lengths: Array | None, batch_size: int, seed: int, epoch: int) -> list[Array]:
+    """Which samples make up each batch of an epoch, in the order of training.
+
+    Where samples differ in length, POOL batches' worth at a time are sorted by it (ties as they were drawn) and
+    the batches shuffled. The smaller the pool, the less a batch is of one kind: long texts may be of one label.
+    """
+    rng = samples.keyed_rng(seed, epoch, "order of samples")
+    batches = np.array_split(rng.permutation(num_samples), _num_batches(num_samples, batch_size))
+    if lengths is None:
+        return batches
+    found: list[Array] = []
+    for start in range(0, len(batches), POOL):
+        group = batches[start : start + POOL]
+        pool = np.concatenate(group)
+        pool = pool[np.argsort(lengths[pool], kind="stable")]
+        found += np.split(pool, np.cumsum([len(batch) for batch in group])[:-1])
+    return [found[i] for i in rng.permutation(len(found))]
+
+
+def computed_over_real(lengths: Array, batches: list[Array]) -> float:
+    """What the network computes, padding included, over what the samples hold."""
+    return sum(len(b) * int(lengths[b].max()) for b in batches) / int(lengths.sum())
+
+
 def _batches(data: Data, settings: Settings, epoch: int, threads: int) -> Iterator[tuple[tuple[Array, ...], Array]]:
-    order = samples.keyed_rng(settings.seed, epoch, "order of samples").permutation(len(data.rows))
-    cuts = np.array_split(order, _num_batches(len(order), settings.batch_size))
+    batches = cuts(len(data.rows), data.lengths, settings.batch_size, settings.seed, epoch)
 
     def make(cut: Array) -> tuple[tuple[Array, ...], Array]:
         rows = data.rows[np.sort(cut)][np.argsort(np.argsort(cut))]  # a memory map likes rising indices
@@ -168,23 +196,22 @@ def _batches(data: Data, settings: Settings, epoch: int, threads: int) -> Iterat
             rows = np.stack([data.augment(row, rng) for row, rng in zip(rows, rngs)])
         return data.collate(rows), data.targets[cut]
 
-    return samples.in_threads(make, cuts, threads)
+    return samples.in_threads(make, batches, threads)
 
 
 @torch.inference_mode()
-def measure(
-    network: nn.Module, data: Data, loss: Callable[..., torch.Tensor], batch: int, device: torch.device
-) -> dict[str, float]:
+def measure(network: nn.Module, data: Data, decision: ModuleType, batch: int, device: torch.device) -> dict[str, float]:
     """Mean loss and accuracy of a network in eval mode."""
     network.eval()
     total, right = 0.0, 0
+    order = np.arange(len(data.rows)) if data.lengths is None else np.argsort(-data.lengths, kind="stable")
     for start in range(0, len(data.rows), batch):
-        cut = slice(start, start + batch)
+        cut = order[start : start + batch]
         inputs = (torch.from_numpy(a).to(device) for a in data.collate(data.rows[cut]))
         targets = torch.from_numpy(data.targets[cut]).to(device)
         logits = network(*inputs).float()
-        total += float(loss(logits, targets)) * len(targets)
-        right += int((logits.argmax(1) == targets).sum())
+        total += float(decision.loss(logits, targets)) * len(targets)
+        right += int(decision.correct(logits, targets).sum())
     return {"validation_loss": total / len(data.rows), "validation_accuracy": right / len(data.rows)}
 
 

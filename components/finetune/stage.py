@@ -1,6 +1,7 @@
 """Train the chosen backbone by the named strategy, and the runs it is compared with.
 
-Reads: validate/accepted.parquet (train and validation splits only), augment/policy.json, select/chosen.json.
+Reads: validate/accepted.parquet (train and validation splits only), augment/policy.json, select/chosen.json and
+select/files (the preprocessing's own files).
 Writes: runs/<run>/ (weights.safetensors, run.json, history.csv) for `main` and every reference, history.csv.
 Decides: the accepted samples, the policy and its seed, the chosen backbone, the strategy, run.seed, run.threads.
 Fails: a policy that is for another task (InputError); a loss that is not a number (TrainingError).
@@ -20,7 +21,7 @@ import numpy as np
 from pydantic import Field
 
 from components import lineage, params, plugins, samples
-from components.contracts import InputError, RunRecord, read_json, read_table
+from components.contracts import InputError, RunRecord, read_json, read_table, with_files
 from components.job import Job
 from components.plugins import Choice, Family
 
@@ -64,6 +65,7 @@ def run(params: Params, job: Job) -> dict[str, float]:
     from components.model import save_run
 
     chosen = read_json(job.source("select", "chosen.json"))
+    chosen["preprocessing"] = with_files(job.source("select", "files"), chosen["preprocessing"])
     table = read_table(job.source("validate", "accepted.parquet")).sort_values("id")
     line = _Line(params, job, chosen, read_json(job.source("augment", "policy.json")), table)
     rows: list[dict[str, Any]] = []
@@ -78,6 +80,7 @@ def run(params: Params, job: Job) -> dict[str, float]:
         rows += own
         metrics[f"validation_accuracy_{name}"] = history[record.best_epoch - 1]["validation_accuracy"]
         metrics[f"num_samples_seen_{name}"] = float(record.num_samples_seen)
+    metrics |= line.padding()
     _write_csv(job.out("history.csv"), rows)
     _picture(rows, job.report("curves.png"))
     line.forget()
@@ -111,27 +114,32 @@ class _Line:
         from lightning_fabric import Fabric
 
         from components.finetune.loop import Settings
-        from components.model import pick_device
+        from components.model import Feed, pick_device
 
         self.params, self.job, self.chosen, self.policy = params, job, chosen, policy
-        self.task = plugins.load("tasks", job.run.task)
+        self.feed = Feed.of(job.run.task, chosen["preprocessing"])
+        self.decision = plugins.load("decisions", job.run.decision)
         self.tables = {name: table[table["split"] == name] for name in ("train", "validation")}
-        self.labels = tuple(sorted(self.tables["train"]["label"].unique()))
-        self.preprocessing = chosen["preprocessing"]
+        self.labels = self.decision.labels(self.tables["train"]["label"])
         device = pick_device(job.run.device)
         precision = {"32": "32-true", "bf16": "bf16-mixed"}.get(params.precision) or _auto_precision(device.type)
         self.fabric = Fabric(accelerator=device.type, devices=1, precision=precision)
         options = params.model_dump(include={"batch_size", "patience", "weight_decay", "label_smoothing", "warmup",
                                              "max_gradient_norm"})  # fmt: skip
         self.settings: Settings = Settings(seed=int(policy["seed"]), precision=precision, **options)
-        self.rows = {name: self._prepare(part) for name, part in self.tables.items()}
+        self.rows = {name: self.feed.prepare(part, job) for name, part in self.tables.items()}
+        self.lengths = {name: self.feed.lengths(rows) for name, rows in self.rows.items()}
         self.kept: list[Path] = []
 
-    def _prepare(self, table: pd.DataFrame) -> Any:
-        job = self.job
-        return self.task.prepare(
-            table, self.preprocessing, job.root, job.cache("pixels"), job.run.threads, job.progress
-        )
+    def padding(self) -> dict[str, float]:
+        """Computed over real tokens in training, where samples differ in length."""
+        from components.finetune import loop
+
+        lengths = self.lengths["train"]
+        if lengths is None:
+            return {}
+        batches = loop.cuts(len(lengths), lengths, self.settings.batch_size, self.settings.seed, 0)
+        return {"computed_over_real_length": round(loop.computed_over_real(lengths, batches), 6)}
 
     def _policy(self) -> Callable[..., Any] | None:
         choice = plugins.choose("augment.policies", self.policy["policy"])
@@ -153,7 +161,7 @@ class _Line:
 
         torch.manual_seed(samples.keyed_seed(self.settings.seed, "initial weights"))
         choice = plugins.choose("backbones", self.chosen["backbone"])
-        model = TransferModel(choice.load().build(choice.params, pretrained=pretrained), len(self.labels))
+        model = TransferModel(self._backbone(choice, pretrained), len(self.labels))
         provenance = dict(getattr(model.backbone, "provenance", {}))
         model = model.to(self.fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         keep = self._keep(name, strategy, pretrained, provenance)
@@ -174,11 +182,12 @@ class _Line:
             run=name,
             role="candidate" if name == "main" else "reference",
             task=self.job.run.task,
+            decision=self.job.run.decision,
             backbone=choice.spec(),
             pretrained=pretrained,
             strategy=strategy,
             labels=self.labels,
-            preprocessing=self.preprocessing,
+            preprocessing=self.feed.preprocessing,
             base_weights=provenance,
             policy={} if cached else self.policy["policy"],
             epochs=len(history),
@@ -188,6 +197,9 @@ class _Line:
         )
         return model.cpu().eval(), record, history
 
+    def _backbone(self, choice: Choice, pretrained: bool) -> Any:
+        return choice.load().build(choice.params, pretrained=pretrained, preprocessing=self.feed.preprocessing)
+
     def _phase(self, model: TransferModel, phase: Phase, data: dict[str, Data], keep: Path, name: str) -> Any:
         from components.finetune import loop
 
@@ -196,7 +208,7 @@ class _Line:
             phase,
             data["train"],
             data["validation"],
-            self.task.loss,
+            self.decision,
             self.settings,
             self.job,
             self.fabric,
@@ -208,36 +220,31 @@ class _Line:
         from components.finetune.loop import Data
 
         table, rows = self.tables[part], self.rows[part]
-        index = {label: i for i, label in enumerate(self.labels)}
-        targets = np.array([index[label] for label in table["label"]], dtype=np.int64)
+        targets = self.decision.targets(table["label"], self.labels)
         ids = tuple(table["id"])
         if phase.cached:
             return Data(self._features(part, model), targets, ids, lambda rows: (rows,))
         augment = self._policy() if part == "train" else None
-        return Data(rows, targets, ids, lambda rows: self.task.collate(rows, self.preprocessing), augment)
+        return Data(rows, targets, ids, self.feed.collate, augment, self.lengths[part])
 
     def _features(self, part: str, model: TransferModel) -> Any:
         from components.model import cached_features, infer
 
         job = self.job
 
-        def collate(rows: np.ndarray) -> tuple[np.ndarray, ...]:
-            return self.task.collate(rows, self.preprocessing)
-
         def compute() -> np.ndarray:
             what = f"features of {part}"
-            return infer(model.backbone, self.rows[part], collate, self.fabric.device, job.progress, what)
+            return infer(model.backbone, self.rows[part], self.feed, self.fabric.device, job.progress, what)
 
-        key = samples.digest_of(self.tables[part], self.preprocessing, self.task.decoder())
-        return cached_features(model.backbone, key, job.cache("features"), compute)
+        return cached_features(model.backbone, self.feed.key(self.tables[part]), job.cache("features"), compute)
 
     def _keep(self, name: str, strategy: dict[str, Any], pretrained: bool, provenance: dict[str, Any]) -> Path:
         """The checkpoint's folder, keyed by all that decides the weights."""
         code = lineage.hashes(self.job.root, (d for d in self.job.declared or () if d.startswith("components/")))
         data = [samples.digest_of(t, list(t["id"]), list(t["label"])) for t in self.tables.values()]
         folder = self.job.work(
-            name, strategy, pretrained, self.chosen["backbone"], self.preprocessing, self.policy, asdict(self.settings),
-            data, code, self.job.run.model_dump(exclude={"name"}), lineage.environment(), provenance,
+            name, strategy, pretrained, self.chosen["backbone"], self.feed.preprocessing, self.policy,
+            asdict(self.settings), data, code, self.job.run.model_dump(exclude={"name"}), lineage.environment(), provenance,
         )  # fmt: skip
         self.kept.append(folder)
         return folder

@@ -10,7 +10,6 @@ from typing import Any
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 
 NOT_MEASURED = "not measured"
-PIPELINE_TAGS = {"image_classification": "image-classification"}
 
 
 def render(facts: dict[str, Any]) -> str:
@@ -42,7 +41,7 @@ def _shown(value: Any) -> Any:
 
 def _front_matter(facts: dict[str, Any]) -> str:
     """YAML, each value written as JSON, which YAML contains."""
-    tag = PIPELINE_TAGS.get(facts["record"]["task"], facts["record"]["task"].replace("_", "-"))
+    tag = facts["record"]["task"].replace("_", "-")  # tasks bear the hub's names
     licence = facts["licence"]
     fields: dict[str, Any] = {"license": licence} if licence else {"license": "other"}
     if not licence:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from components import plugins
 from components.contracts import SPLITS, RunRecord, read_json, read_table
 from components.job import Job
 
@@ -14,20 +15,28 @@ def collect(job: Job, record: RunRecord, export: dict[str, Any]) -> dict[str, An
     """Values by the names that card.md.j2 uses."""
     splits = read_table(job.source("validate", "accepted.parquet"))["split"].value_counts()
     chosen = read_json(job.source("select", "chosen.json"))
+    leaderboard = read_json(job.source("select", "leaderboard.json"))
     groups = read_json(job.source("bias", "groups.json"))
+    sight, decision = plugins.load("preprocessing", record.task), plugins.load("decisions", record.decision)
+    filled = {"num": len(record.labels), "noun": sight.NOUN, "temperature": export["temperature"]}
+    answer = {name: text.format(**filled) for name, text in decision.WORDS.items()}
+    words = sight.words(record.preprocessing)
     made = "fine-tuned" if transferred(record) else "trained from random weights"
     return {
         "name": job.run.name,
-        "description": f"Labels one image with one of {len(record.labels)} labels. {chosen['title']}, {made} "
+        "description": f"Labels one {sight.NOUN} with {answer['answer']}. {chosen['title']}, {made} "
         f"by `{record.strategy['name']}`.",
+        "sample": {"noun": sight.NOUN, "requires": ["numpy", *sight.REQUIRES, "onnxruntime"], **words},
+        "files": sight.FILES,
+        "decision": {"output": decision.OUTPUT, **answer},
+        "fit": _fit(leaderboard, chosen["title"], words["fit"]),
         "seed": job.run.seed,
         "labels": record.labels,
-        "preprocessing": record.preprocessing,
         "record": vars(record),
         "base_weights": base_weights(record),
         "export": export,
         "chosen": chosen,
-        "leaderboard": read_json(job.source("select", "leaderboard.json")),
+        "leaderboard": leaderboard,
         "data": read_json(job.source("ingest", "summary.json")),
         "splits": {name: int(splits.get(name, 0)) for name in SPLITS},
         "findings": read_json(job.source("validate", "findings.json")),
@@ -37,6 +46,12 @@ def collect(job: Job, record: RunRecord, export: dict[str, Any]) -> dict[str, An
         "drift": read_json(job.source("drift", "drift.json")),
         "gate": read_json(job.source("gate", "verdict.json")),
     }
+
+
+def _fit(leaderboard: dict[str, Any], chosen: str, words: dict[str, str]) -> dict[str, Any]:
+    """What `select` measured of the chosen one's preprocessing on the training samples, in words."""
+    measured: dict[str, Any] = next((c.get("fit", {}) for c in leaderboard["candidates"] if c["title"] == chosen), {})
+    return {told: measured.get(name) for name, told in words.items()}
 
 
 def _quality(quality: dict[str, Any], run: str) -> dict[str, Any]:

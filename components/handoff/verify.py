@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from components.handoff import provenance
+
+SHIPPED = ("preprocessing", "predict")
+"""Modules of a bundle; the second one imports the first."""
 
 
 class BundleError(Exception):
@@ -25,8 +29,9 @@ def write_checksums(folder: Path) -> int:
     return len(names)
 
 
-def verify(folder: Path, private: dict[str, str], threads: int) -> None:
-    """Checksums, the golden examples through the shipped predict.py, and no private path in any file.
+def verify(folder: Path, private: dict[str, str], threads: int, golden: Path, verbatim: Collection[str] = ()) -> None:
+    """Checksums, the golden examples below `golden` through the shipped predict.py, and no private path in any
+    file. The files in `verbatim` are others' own (samples, a vocabulary): a path in them is not ours.
 
     Raises:
         BundleError: with everything that does not hold.
@@ -36,27 +41,25 @@ def verify(folder: Path, private: dict[str, str], threads: int) -> None:
     listed = {line.split("  ", 1)[1] for line in (folder / "SHA256SUMS").read_text("utf-8").splitlines()}
     files = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
     problems += [f"{name}: it is not in SHA256SUMS" for name in sorted(set(files) - listed - {"SHA256SUMS"})]
-    for name, place in sorted(files.items()):
-        content = place.read_bytes()
+    for name in sorted(files.keys() - set(verbatim)):
+        content = files[name].read_bytes()
         problems += [f"{name}: it holds the path {p}" for p in private if provenance.holds(content, p)]
     if not problems:
-        problems = predict.check_examples(predict.Predictor(folder, threads), folder)
+        problems = predict.check_examples(predict.Predictor(folder, threads), golden)
     if problems:
         raise BundleError("the bundle does not hold what it promises:\n" + "\n".join(f"  - {p}" for p in problems))
 
 
 def _shipped(folder: Path) -> Any:
-    """The bundle's own predict.py, with the bundle's own image_preprocessing beside it."""
-    names = ("image_preprocessing", "predict")
-    before = {name: sys.modules[name] for name in names if name in sys.modules}
+    """The bundle's own predict.py, with the bundle's own preprocessing.py beside it."""
+    before = {name: sys.modules[name] for name in SHIPPED if name in sys.modules}
     writes = sys.dont_write_bytecode
     sys.dont_write_bytecode = True  # no __pycache__ in the bundle
     try:
-        _load("image_preprocessing", folder)
-        return _load("predict", folder)
+        return [_load(name, folder) for name in SHIPPED][-1]
     finally:
         sys.dont_write_bytecode = writes
-        for name in names:
+        for name in SHIPPED:
             sys.modules.pop(name, None)
         sys.modules.update(before)
 

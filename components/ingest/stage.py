@@ -2,16 +2,20 @@
 
 Reads: the data that `ingest.data` names, through the source plugin.
 Writes: manifest.parquet (one row a usable sample, see components/contracts.py), quarantine.parquet (one row a
-sample set aside: id, path, reason, detail), summary.json (counts), samples/ (files, where the source makes them).
+sample set aside: id, where, label, reason, detail), summary.json (counts), samples/ (files that the source made).
 Decides: the source's files and options, and the task, which says what is readable.
 Fails: no sample found, none usable, or two samples with one id (InputError). A sample that cannot be read does
 not fail the stage: it is set aside with a reason, and seen = used + quarantined is asserted.
 Does not check: labels, duplicates, balance. That is `validate`.
+
+What the task measures as an attribute (the script of a text) stands beside the source's attributes; where the
+source has one of that name, the source's is taken, for every row.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Container
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -20,9 +24,9 @@ from components import params, plugins, samples, watched
 from components.contracts import ATTRIBUTE, INPUT, PROPERTY, Found, InputError, write_json, write_table
 from components.job import Job
 from components.plugins import Choice, Family
-from components.preprocessing.image_classification import Unreadable
 
 NEEDS: tuple[str, ...] = ()
+MAX_WHERE = 200
 
 
 class Params(params.Params):
@@ -59,37 +63,46 @@ def run(params: Params, job: Job) -> dict[str, float]:
 
     def read(one: Found) -> tuple[Found, Any]:
         if one.reason:
-            return one, Unreadable(one.reason, one.detail)
+            return one, task.Unreadable(one.reason, one.detail)
+        places = {k: job.while_building(v) if k in task.FILES else v for k, v in one.inputs.items()}
         try:
-            return one, task.inspect({k: job.while_building(v) for k, v in one.inputs.items()}, job.root)
-        except Unreadable as problem:
+            return one, task.inspect(places, job.root)
+        except task.Unreadable as problem:
             return one, problem
 
+    named = {name for one in found for name in one.attributes}
     used, aside = [], []
     results = samples.in_threads(read, found, job.run.threads)
     for one, result in job.progress(results, "reading every sample once", len(found)):
-        if isinstance(result, Unreadable):
+        if isinstance(result, task.Unreadable):
             aside.append(_set_aside(one, result))
         else:
-            used.append(_row(one, result))
+            used.append(_row(one, result, named))
     return _write(used, aside, params, job)
 
 
-def _row(one: Found, inspection: Any) -> dict[str, Any]:
+def _row(one: Found, inspection: Any, named: Container[str]) -> dict[str, Any]:
+    measured = {k: v for k, v in inspection.attributes.items() if k not in named}
     return {
         "id": one.id,
         "sha256": inspection.sha256,
         **{INPUT + k: v for k, v in one.inputs.items()},
         "label": one.label,
-        **{ATTRIBUTE + k: v for k, v in one.attributes.items()},
+        **{ATTRIBUTE + k: v for k, v in (measured | one.attributes).items()},
         **{PROPERTY + k: v for k, v in inspection.properties.items()},
         "note": inspection.note,
     }
 
 
-def _set_aside(one: Found, problem: Unreadable) -> dict[str, Any]:
-    where = next(iter(one.inputs.values()), "")
+def _set_aside(one: Found, problem: Any) -> dict[str, Any]:
+    where = _in_short(next(iter(one.inputs.values()), ""))
     return {"id": one.id, "where": where, "label": one.label, "reason": problem.reason, "detail": problem.detail}
+
+
+def _in_short(text: str) -> str:
+    """On one line of at most 200 characters, whatever it holds: a text may have millions, or half a character."""
+    shown = text if len(text) <= MAX_WHERE else text[: MAX_WHERE - 1] + "…"
+    return "".join(c if c.isprintable() else " " for c in shown)
 
 
 def _write(used: list[dict[str, Any]], aside: list[dict[str, Any]], params: Params, job: Job) -> dict[str, float]:

@@ -1,7 +1,16 @@
 """What the network sees of an image: one implementation for training, evaluation and deployment.
 
-Needs only numpy and pillow and imports nothing of this project, because this very file is shipped in the
-bundle. Rules, for every file:
+What: an image file's bytes -> pixels of the network's size -> its input. Needs only numpy and pillow and imports
+nothing of this project, because this very file is shipped in the bundle, as preprocessing.py beside predict.py.
+When: a sample is one image file.
+Not when: colour profiles, more than 8 bits a channel, or more than the first frame matter.
+Settings: those of `Preprocessing`; they come from the chosen backbone and lie in preprocessing.json.
+Cost: one full decode an image.
+Evidence here: tests/components/tasks/test_image_preprocessing.py; predict.py gives what the training code gives on
+28 odd images (tests/components/handoff/test_predict.py).
+Source: EXIF 2.32, Orientation; PNG specification, alpha; the rules below are our own.
+
+Rules, for every file:
 
 - EXIF rotation is applied; of an animation or a multi-page file the first frame is used.
 - Transparency (RGBA, LA, PA, palette) is laid over `background`.
@@ -15,16 +24,28 @@ bundle. Rules, for every file:
 
 from __future__ import annotations
 
+import argparse
 import functools
 import io
+import json
 import logging
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
+REQUIRES = ("pillow",)
+"""Packages that this file needs beside numpy."""
+NOUN = "image"
+"""What one sample is called."""
+FILES: tuple[str, ...] = ()
+"""Files that the settings rest on."""
+AHEAD = 16
+"""Samples that predict.py reads before it runs the network."""
 MAX_MEGAPIXELS = 100
 FORMATS = ("PNG", "JPEG", "MPO", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000")
 _RESAMPLE = {
@@ -226,3 +247,84 @@ def normalise(pixels: np.ndarray, how: Preprocessing) -> np.ndarray:
     offset = (-np.asarray(how.mean, dtype=np.float64) / np.asarray(how.std, dtype=np.float64)).astype(np.float32)
     values = pixels.astype(np.float32) * scale + offset
     return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+
+
+class Reader:
+    """From a sample to the network's input, by the settings in a bundle's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.how = Preprocessing.read(json.loads((folder / "preprocessing.json").read_text("utf-8")))
+
+    def read(self, sample: bytes) -> np.ndarray:
+        """The bytes of an image file -> uint8 [height, width, 3].
+
+        Raises:
+            Unreadable: they are not an image that can be used.
+        """
+        return load(sample, self.how)
+
+    def length(self, row: np.ndarray) -> int:
+        """How long a row is; all are of one size."""
+        return len(row)
+
+    def inputs(self, rows: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """The network's input by its name."""
+        return {"pixels": normalise(np.stack(rows), self.how)}
+
+
+def from_file(path: Path) -> bytes:
+    """What `Reader.read` takes, from a file."""
+    return path.read_bytes()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What predict.py takes samples from."""
+    parser.add_argument("images", nargs="*", metavar="image", help="image files")
+
+
+def asked(given: argparse.Namespace) -> Iterator[tuple[dict[str, Any], Callable[[], bytes]]]:
+    """What the arguments stand for: of each sample where it is from, and how to get it (OSError, Unreadable)."""
+    return (({"file": name}, functools.partial(from_file, Path(name))) for name in given.images)
+
+
+def shipped(spec: dict[str, Any]) -> dict[str, Any]:
+    """The settings that this file needs, of those that a backbone gave."""
+    return asdict(Preprocessing.read(spec))
+
+
+def describe(spec: dict[str, Any]) -> dict[str, Any]:
+    """For whoever calls the network without this file: its `inputs` by name, and what its `free` dimensions
+    beside the batch stand for."""
+    how = Preprocessing.read(spec)
+    meaning = (
+        f"RGB image of {how.width}x{how.height} px, channels first (batch, channel, row, column); each value "
+        "is (v / 255 - mean) / std of its channel, with v in 0..255"
+    )
+    low = min((0 - m) / s for m, s in zip(how.mean, how.std))
+    high = max((1 - m) / s for m, s in zip(how.mean, how.std))
+    limits = [round(low, 6), round(high, 6)]
+    return {"inputs": {"pixels": {"meaning": meaning, "mean": how.mean, "std": how.std, "range": limits}}, "free": {}}
+
+
+def summary(inputs: dict[str, np.ndarray]) -> dict[str, Any]:
+    """One sample's inputs [1, ...], told in short, for whoever prepares them in another language."""
+    pixels = inputs["pixels"][0]
+    told = {
+        "mean_by_channel": pixels.mean(axis=(1, 2), dtype=np.float64),
+        "first_pixel": pixels[:, 0, 0],
+        "middle_pixel": pixels[:, pixels.shape[1] // 2, pixels.shape[2] // 2],
+    }
+    return {"shape": list(pixels.shape), **{k: [round(float(v), 5) for v in values] for k, values in told.items()}}
+
+
+def words(spec: dict[str, Any]) -> dict[str, Any]:
+    """What the model card says of samples; `fit` explains figures of tasks.image_classification.fit."""
+    how = Preprocessing.read(spec)
+    return {
+        "input": f"image of any size and mode, taken to {how.width}x{how.height} px by `{how.fit}`",
+        "usage": ["python predict.py image.png --top 3"],
+        "limits": [
+            "Preprocessing must be the one in this folder: another resize or another colour order gives other answers."
+        ],
+        "fit": {},
+    }

@@ -1,9 +1,18 @@
 """What the network sees of a text: one implementation for training, evaluation and deployment.
 
-Needs only numpy and tokenizers and imports nothing of this project, because this very file is shipped in the
-bundle. Rules, for every text:
+What: a text, or a pair of texts -> token ids -> the network's inputs. Needs only numpy and tokenizers and imports
+nothing of this project, because this very file is shipped in the bundle, as preprocessing.py beside predict.py.
+When: a sample is a text, or a pair of them, and its tokenizer can be written as one tokenizer.json.
+Not when: what stands after `max_tokens` tokens matters.
+Settings: those of `Preprocessing`; they come from the chosen backbone and lie in preprocessing.json.
+Cost: all of a text is tokenised before it is cut.
+Evidence here: predict.py gives the ids, labels and probabilities of the training code on 200 texts
+(tests/components/handoff/test_text.py).
+Source: the tokenizers library; the rules below are our own.
 
-- `clean` is applied: a byte-order mark and surrounding blanks go, line ends become one newline. Nothing else is
+Rules, for every text:
+
+- `clean` is applied: byte-order marks in front and surrounding blanks go, line ends become one newline. Nothing else is
   changed: case, accents, spaces and punctuation are the tokenizer's business.
 - The tokenizer is a tokenizer.json of the tokenizers library, its own truncation and padding set aside.
 - At most `max_tokens` tokens, special ones counted; the end is cut, of a pair the end of the longer one.
@@ -13,20 +22,36 @@ bundle. Rules, for every text:
 
 from __future__ import annotations
 
+import argparse
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
 
+REQUIRES = ("tokenizers",)
+"""Packages that this file needs beside numpy."""
+NOUN = "text"
+"""What one sample is called."""
+AHEAD = 1024
+"""Samples that predict.py reads before it runs the network, so that like lengths go through together."""
 TOKENIZER = "tokenizer.json"
 """Name, among the `files` of a preprocessing, of the tokenizer's own JSON."""
+FILES = (TOKENIZER,)
+"""Files that the settings rest on."""
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 """Names that a network's inputs may have."""
 MAX_CHARS = 1_000_000
 """Longer texts are refused: a tokenizer reads all of a text before it is cut."""
+MAX_BYTES = 25 * MAX_CHARS
+"""Larger files are refused unread: a pair in JSON has fewer, even where each character is escaped."""
+BYTE_ORDER_MARK = "\ufeff"
 
 
 class Unreadable(Exception):
@@ -57,8 +82,10 @@ class Text:
 
 
 def clean(text: str) -> str:
-    """See the rules above."""
-    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").strip()
+    """See the rules above. What is clean stays as it is."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    start = next((i for i, char in enumerate(text) if char != BYTE_ORDER_MARK and not char.isspace()), len(text))
+    return text[start:].rstrip()
 
 
 def checked(text: Any, pair: Any = None) -> Text:
@@ -172,3 +199,167 @@ def _tokenizer(text: str, max_tokens: int | None) -> Tokenizer:
     if max_tokens is not None:
         tokenizer.enable_truncation(max_length=max_tokens)
     return tokenizer
+
+
+Sample = bytes | str | tuple[str, str]
+
+
+class Reader:
+    """From a sample to the network's inputs, by the settings in a bundle's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        spec = json.loads((folder / "preprocessing.json").read_text("utf-8"))
+        content = (folder / TOKENIZER).read_bytes()
+        if hashlib.sha256(content).hexdigest() != spec["files"][TOKENIZER]:
+            raise ValueError(f"{TOKENIZER} is not the one that preprocessing.json names")
+        self.how = Preprocessing.read({**spec, "files": {TOKENIZER: content.decode()}})
+
+    def read(self, sample: Sample) -> Text:
+        """A text, a pair of texts, or the bytes of a text file -> its tokens.
+
+        Raises:
+            Unreadable: see `checked`.
+        """
+        if isinstance(sample, bytes):
+            try:
+                sample = sample.decode()
+            except UnicodeDecodeError as error:
+                raise Unreadable("invalid_utf8", f"at byte {error.start}") from None
+        text, pair = (sample, None) if isinstance(sample, str) else sample
+        return self.how.prepared([checked(text, pair)])[0]
+
+    def length(self, row: Text) -> int:
+        """How long a row is, in tokens."""
+        return len(_tokens(row).ids)
+
+    def inputs(self, rows: Sequence[Text]) -> dict[str, np.ndarray]:
+        """The network's inputs by their names."""
+        return dict(zip(self.how.inputs, self.how.collate(rows)))
+
+
+def from_file(path: Path) -> Sample:
+    """What `Reader.read` takes, from a file: UTF-8, or {"text": ..., "pair": ...} where its name ends in .json."""
+    if path.stat().st_size > MAX_BYTES:
+        raise Unreadable("too_long", f"{path.stat().st_size} bytes")
+    content = path.read_bytes()
+    return _picked(content) if path.suffix.lower() == ".json" else content
+
+
+def as_file(text: str, pair: str | None) -> tuple[bytes, str]:
+    """The inverse of `from_file`: content, and the end of its name."""
+    if pair is None:
+        return text.encode(), ".txt"
+    return json.dumps({"text": text, "pair": pair}, ensure_ascii=False, indent=1).encode(), ".json"
+
+
+def _picked(content: bytes) -> Any:
+    """The text, or the two texts, in a JSON object; `checked` sees to it that they are texts."""
+    try:
+        fields = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise Unreadable("not_json", str(error)) from None
+    if not isinstance(fields, dict) or "text" not in fields:
+        raise Unreadable("not_json", 'not an object with "text", and "pair" where there is a second one')
+    return (fields["text"], fields["pair"]) if fields.get("pair") is not None else fields["text"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What predict.py takes samples from."""
+    pair = '{"text": ..., "pair": ...}'
+    parser.add_argument("files", nargs="*", metavar="file", help=f"text files; a .json holds {pair}")
+    parser.add_argument("--text", action="append", default=[], metavar="TEXT", help="a text; may be given again")
+    parser.add_argument("--pair", action="append", default=[], metavar="TEXT", help="its second text, one a --text")
+    lines = f"one text a line, in a .jsonl one {pair} a line; - is standard input"
+    parser.add_argument("--lines", metavar="FILE", help=lines)
+
+
+Asked = Iterator[tuple[dict[str, Any], Callable[[], Sample]]]
+
+
+def asked(given: argparse.Namespace) -> Asked:
+    """What the arguments stand for: of each sample where it is from, and how to get it (OSError, Unreadable).
+
+    Raises:
+        ValueError: arguments that do not go together.
+    """
+    if given.pair and len(given.pair) != len(given.text):
+        raise ValueError(f"{len(given.text)} --text and {len(given.pair)} --pair: give one --pair for each --text")
+    return _asked(given)
+
+
+def _asked(given: argparse.Namespace) -> Asked:
+    for name in given.files:
+        yield {"file": name}, functools.partial(from_file, Path(name))
+    for number, text in enumerate(given.text):
+        if given.pair:
+            yield {"text": text, "pair": given.pair[number]}, functools.partial(_same, (text, given.pair[number]))
+        else:
+            yield {"text": text}, functools.partial(_same, text)
+    if given.lines:
+        take = _picked if given.lines.lower().endswith(".jsonl") else _same
+        try:
+            with sys.stdin.buffer if given.lines == "-" else Path(given.lines).open("rb") as lines:
+                for number, line in enumerate(lines, 1):
+                    yield {"file": given.lines, "line": number}, functools.partial(take, line)
+        except OSError as error:  # what was read before it still counts
+            yield {"file": given.lines}, functools.partial(_raise, error)
+
+
+def _same(sample: Sample) -> Sample:
+    return sample
+
+
+def _raise(error: Exception) -> Sample:
+    raise error
+
+
+def shipped(spec: dict[str, Any]) -> dict[str, Any]:
+    """The settings that this file needs, of those that a backbone gave."""
+    how = asdict(Preprocessing.read(spec))
+    return {**how, "files": {TOKENIZER: how.pop("tokenizer")}}
+
+
+def describe(spec: dict[str, Any]) -> dict[str, Any]:
+    """For whoever calls the network without this file: its `inputs` by name, and what its `free` dimensions
+    beside the batch stand for."""
+    how = Preprocessing.read(spec)
+    highest = max(_tokenizer(how.tokenizer, how.max_tokens).get_vocab().values())
+    cut = f"cut to {how.max_tokens} tokens with the special ones, padded on the right with {how.pad_id}"
+    meanings = {
+        "input_ids": (f"the tokens of {TOKENIZER}, {cut}", highest),
+        "attention_mask": ("1 for a token, 0 for padding", 1),
+        "token_type_ids": ("0 for the first text, 1 for the second one of a pair", 1),
+    }
+    inputs = {
+        name: {"meaning": meanings[name][0], "range": [0, meanings[name][1]], "max_length": how.max_tokens}
+        for name in how.inputs
+    }
+    return {"inputs": inputs, "free": {"length": f"tokens of the longest text of the batch, 1 to {how.max_tokens}"}}
+
+
+def summary(inputs: dict[str, np.ndarray]) -> dict[str, Any]:
+    """One sample's inputs [1, L], for whoever prepares them in another language."""
+    return {name: [int(v) for v in values[0]] for name, values in inputs.items()}
+
+
+def words(spec: dict[str, Any]) -> dict[str, Any]:
+    """What the model card says of samples; `fit` explains figures of tasks.text_classification.fit."""
+    most = Preprocessing.read(spec).max_tokens
+    return {
+        "input": f"text of any length in UTF-8, or a pair of texts; the first {most} tokens are seen",
+        "usage": [
+            "python predict.py message.txt",
+            'python predict.py --text "..." --top 3',
+            "python predict.py --help",
+        ],
+        "limits": [
+            "The tokenizer must be the one in this folder: another one gives other ids and other answers.",
+            f"What stands after the first {most} tokens of a text is not seen.",
+        ],
+        "fit": {
+            "truncated_share": "texts of which the end is cut",
+            "unknown_share": "tokens that its vocabulary does not know",
+            "coverage": "tokens that it sees and knows",
+            "tokens_p95": "tokens of a text, 95th percentile",
+        },
+    }

@@ -54,7 +54,7 @@ def _not_measured(facts: Facts) -> Advice | None:
 def _negative_transfer(facts: Facts) -> Advice | None:
     if facts.comparison("from_scratch").get("verdict") != "negative transfer":
         return None
-    do = "add a backbone pretrained on data nearer to yours, or give the present ones a larger image_size"
+    do = "add a backbone pretrained on data nearer to yours, or give the present ones larger inputs (image_size, max_tokens)"
     return Advice("select.candidates", do, "training from random weights did better at the same budget")
 
 
@@ -105,7 +105,7 @@ def _low_accuracy(facts: Facts) -> Advice | None:
     failed = [r for r in facts.rows("gate/verdict.json", "rules") if not r["passed"] and r["value"] is not None]
     if not any("evaluate." in r["name"] and "ece" not in r["name"] for r in failed):
         return None
-    do = "raise image_size of the candidates, or add a larger backbone"
+    do = "raise image_size or max_tokens of the candidates, or add a larger backbone"
     return Advice("select.candidates", do, "a rule about quality failed")
 
 

@@ -21,10 +21,14 @@ _NAMES = {
     "parameters_millions": "parameters, millions",
     "precision_macro": "precision, mean of labels",
     "recall_macro": "recall, mean of labels",
+    "tokens_mean": "tokens, mean",
+    "tokens_p95": "tokens, 95th percentile",
+    "truncated_share": "texts cut",
+    "unknown_share": "tokens unknown",
 }
 _SHARES = (
     "accuracy", "balanced_accuracy", "ece", "f1", "f1_macro", "precision", "precision_macro", "recall",
-    "recall_macro", "selection_rate",
+    "recall_macro", "selection_rate", "coverage", "truncated_share", "unknown_share",
 )  # fmt: skip
 
 

@@ -165,18 +165,21 @@ def _leaderboard(board: dict[str, Any], chosen: str) -> Table | None:
     candidates = sorted(board.get("candidates", []), key=lambda c: (c.get("rank") is None, c.get("rank") or 0))
     scores = list(dict.fromkeys(s for c in candidates for s in c.get("scores") or {}))
     costs = list(dict.fromkeys(s for c in candidates for s in c.get("cost") or {}))
+    fitted = list(dict.fromkeys(s for c in candidates for s in c.get("fit") or {} if s not in scores))
     rows = []
     for one in candidates:
         excluded = str(one.get("excluded_because") or "")
         outcome = "chosen" if one.get("title") == chosen else excluded or "runner-up"
         values = [formats.plain((one.get("scores") or {}).get(s)) for s in scores]
         prior = formats.percent(one.get("prior"))
+        fits = [formats.figure(f, (one.get("fit") or {}).get(f)) for f in fitted]
         paid = [formats.plain((one.get("cost") or {}).get(c), 3) for c in costs]
         rank = formats.plain(one.get("mean_rank"))
         tone = "chosen" if outcome == "chosen" else "quiet" if excluded else ""
-        rows.append(Row((str(one.get("title")), outcome, rank, *values, prior, *paid), tone))
+        rows.append(Row((str(one.get("title")), outcome, rank, *values, *fits, prior, *paid), tone))
     heads = [
         *(f"> {formats.name(s)}" for s in scores),
+        *(f"> {formats.name(f)}" for f in fitted),
         "> published top-1",
         *(f"> {formats.name(c)}" for c in costs),
     ]

@@ -25,6 +25,8 @@ class Entry:
     pretrained: bool = True
     excluded_because: str = ""
     scores: dict[str, float] = field(default_factory=dict)
+    fit: dict[str, float] = field(default_factory=dict)
+    """How well its preprocessing fits the samples; empty where the task measures nothing."""
     answers: dict[str, np.ndarray] = field(default_factory=dict)
     """Score -> was each sample answered rightly, bool [N]; of the scores that tell."""
     ranks: dict[str, float] = field(default_factory=dict)

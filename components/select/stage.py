@@ -2,7 +2,8 @@
 
 Reads: validate/accepted.parquet (train split only), the candidates' weights.
 Writes: chosen.json (the backbone, its preprocessing, why), leaderboard.json (every candidate: scores, ranks,
-prior, cost, why it was left out), leaderboard.csv. For people: reports/select/leaderboard.png, latency.json.
+prior, cost, why it was left out), leaderboard.csv, files/ (what
+the preprocessing rests on: a tokenizer). For people: reports/select/leaderboard.png, latency.json.
 Decides: the mean rank over `scores`, published accuracy being one more where every candidate states it (over
 11 networks and 11 data sets, https://github.com/TencentARC/SFDA, it ranks with weighted tau 0.65, LogME with
 0.51, the two with NCE together with 0.77); a tie goes to fewer multiplications. A candidate beyond the budget
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field, field_validator
 
 from components import params
-from components.contracts import InputError, write_json
+from components.contracts import InputError, put_files, write_json
 from components.job import Job
 from components.plugins import Choice, Family
 
@@ -121,12 +122,13 @@ def _write(
     from components.select.ranking import share_won
 
     job, best = trial.job, ordered[0]
+    job.out("files/.keep").touch()  # so that there is a folder where the preprocessing has no files
     write_json(
         job.out("chosen.json"),
         {
             "backbone": best.backbone,
             "title": best.title,
-            "preprocessing": trial.preprocessing(entries.index(best)),
+            "preprocessing": put_files(job.out("files"), trial.preprocessing(entries.index(best))),
             "pretrained": best.pretrained,
             "why": why,
             "runners_up": [e.title for e in ordered[1:]],
@@ -161,6 +163,7 @@ def _plain(entry: Entry) -> dict[str, Any]:
         "mean_rank": entry.mean_rank,
         "prior": entry.prior,
         "cost": entry.cost,
+        "fit": entry.fit,
         "within_budget": not entry.excluded_because,
         "excluded_because": entry.excluded_because,
         "rank": entry.rank,

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from components import plugins, samples
 from components.contracts import InputError, read_table
 from components.job import Job
-from components.model import cached_features, infer, pick_device
+from components.model import Feed, cached_features, infer, pick_device
 from components.plugins import Choice
 from components.select import cost
 from components.select.ranking import Entry
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from components.select.stage import Params
 
 LATENCY_MARGIN = 1.1
+RANKED = ("coverage",)
+"""What of a preprocessing's fit counts in the choice as a score."""
 WHOLE_SPLIT = 2
 """Up to so many times max_samples the whole train split passes through: finetune then finds its features."""
 
@@ -38,15 +40,15 @@ class Trial:
         self.device: torch.device = pick_device(job.run.device)
         table = read_table(job.source("validate", "accepted.parquet")).sort_values("id")
         train = table[table["split"] == "train"].reset_index(drop=True)
-        self.labels = sorted(train["label"].unique())
+        self.decision = plugins.load("decisions", job.run.decision)
+        self.labels = self.decision.labels(train["label"])
         if len(self.labels) < 2:
             raise InputError(f"select: the train split has {len(self.labels)} label(s); to choose needs at least 2")
         self.scored = subsample(train, params.max_samples, job.run.seed)
         whole = len(train) <= WHOLE_SPLIT * params.max_samples
         self.table = train if whole else train.iloc[self.scored].reset_index(drop=True)
         self.places = self.scored if whole else np.arange(len(self.scored))
-        index = {label: i for i, label in enumerate(self.labels)}
-        self.targets = np.array([index[label] for label in train["label"].iloc[self.scored]], dtype=np.int64)
+        self.targets = self.decision.classes(train["label"].iloc[self.scored])
         self.titles = _titles(params.candidates, lambda c: c.load().title(c.params))
         self.names = _titles(params.scores, lambda c: c.name)
         self.latency: dict[str, float] = {}
@@ -55,7 +57,7 @@ class Trial:
         """The candidate with its cost, and why it is beyond the budget if it is."""
         choice, title = self.params.candidates[number], self.titles[number]
         network, preprocessing = self._build(number)
-        inputs = tuple(torch.from_numpy(a) for a in self.task.example(preprocessing, 1))
+        inputs = tuple(torch.from_numpy(a) for a in Feed(self.task, preprocessing).example(1))
         counted = cost.count(network, inputs)
         self.latency[title] = round(cost.latency_ms(network, inputs, self.device), 3)
         figures = {"parameters_millions": counted.parameters_millions, "gmacs": counted.gmacs}
@@ -73,7 +75,8 @@ class Trial:
 
     def judge(self, number: int, entry: Entry) -> None:
         """Fill in its scores."""
-        features = self._features(number)
+        features, entry.fit = self._features(number)
+        entry.scores |= {k: round(entry.fit[k], 6) for k in RANKED if k in entry.fit}
         if not np.isfinite(features).all():
             raise InputError(
                 f"select.candidates[{number}]: {entry.title} gives features that are not finite numbers. "
@@ -110,24 +113,21 @@ class Trial:
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
 
-    def _features(self, number: int) -> np.ndarray:
-        """Features of the scored samples, float64 [N, D]; kept, so that finetune finds them again."""
+    def _features(self, number: int) -> tuple[np.ndarray, dict[str, float]]:
+        """Features of the scored samples, float64 [N, D], kept, so that finetune finds them again; and how well
+        the candidate's preprocessing fits them."""
         job = self.job
         network, preprocessing = self._build(number)
         network = network.to(self.device)
-        rows = self.task.prepare(
-            self.table, preprocessing, job.root, job.cache("pixels"), job.run.threads, job.progress
-        )
-
-        def collate(part: np.ndarray) -> tuple[np.ndarray, ...]:
-            return self.task.collate(part, preprocessing)
+        feed = Feed(self.task, preprocessing)
+        rows = feed.prepare(self.table, job)
 
         def compute() -> np.ndarray:
-            return infer(network, rows, collate, self.device, job.progress, f"features of {self.titles[number]}")
+            return infer(network, rows, feed, self.device, job.progress, f"features of {self.titles[number]}")
 
-        key = samples.digest_of(self.table, preprocessing, self.task.decoder())
-        features = cached_features(network, key, job.cache("features"), compute)
-        return np.asarray(features[self.places], dtype=np.float64)
+        features = cached_features(network, feed.key(self.table), job.cache("features"), compute)
+        fit = self.task.fit(rows[self.places], preprocessing)
+        return np.asarray(features[self.places], dtype=np.float64), fit
 
     def _beyond(self, title: str, figures: dict[str, float]) -> str:
         """Why it is beyond the budget, or "". Holds no measured time: the leaderboard is byte-stable."""

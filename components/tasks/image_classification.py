@@ -1,6 +1,6 @@
 """Image classification: one image, one label.
 
-What: reads an image file, knows its properties, turns it into the network's input, and gives the loss.
+What: reads an image file, knows its properties, turns it into the network's input,.
 When: every sample is one image and has exactly one label.
 Not when: several labels an image, boxes or masks.
 Settings: none; the network's own preprocessing comes from the chosen backbone.
@@ -15,9 +15,9 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,14 +29,13 @@ from components.preprocessing.image_classification import Preprocessing, Unreada
 
 if TYPE_CHECKING:
     import pandas as pd
-    import torch
     from PIL import Image
 
 MODALITY = "image"
 INPUTS = ("path",)
 """Columns `input.*` that a source must give."""
-MODEL_INPUTS = ("pixels",)
-"""Names of the network's inputs, in order."""
+FILES = ("path",)
+"""Those of them that name a file."""
 SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm",
     ".pgm", ".pbm", ".pnm", ".avif", ".jp2",
@@ -57,13 +56,15 @@ class Inspection:
     sha256: str
     properties: dict[str, float]
     note: str
+    attributes: dict[str, str] = field(default_factory=dict)
+    """Groups that a sample falls into by itself: none are measured of an image."""
 
 
 def inspect(inputs: dict[str, str], root: Path) -> Inspection:
     """Read a sample once, whole.
 
     Raises:
-        Unreadable: with a stable reason: those of image_preprocessing, and cannot_open, not_a_file.
+        Unreadable: with a stable reason: those of components/preprocessing, and cannot_open, not_a_file.
     """
     content = _read(inputs["path"], root)
     image, note = pixels.decode(content)
@@ -153,11 +154,27 @@ def collate(rows: np.ndarray, preprocessing: dict[str, Any]) -> tuple[np.ndarray
     return (pixels.normalise(np.asarray(rows), Preprocessing.read(preprocessing)),)
 
 
-def loss(logits: torch.Tensor, targets: torch.Tensor, label_smoothing: float = 0.0) -> torch.Tensor:
-    """Cross-entropy of logits [N, K] against class indices [N]."""
-    import torch.nn.functional as F
+def model_inputs(preprocessing: dict[str, Any]) -> tuple[str, ...]:
+    """Names of the network's inputs, in order."""
+    del preprocessing
+    return ("pixels",)
 
-    return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
+
+def free_axes(preprocessing: dict[str, Any]) -> dict[int, tuple[str, int]]:
+    """Axes of every input, beside the batch, that are free: axis -> (name, largest size). Here none."""
+    del preprocessing
+    return {}
+
+
+def lengths(rows: np.ndarray) -> None:
+    """How long each prepared row is, so that like can be batched with like: images are all of one size."""
+    del rows
+
+
+def fit(rows: np.ndarray, preprocessing: dict[str, Any]) -> dict[str, float]:
+    """How well this preprocessing fits the samples: nothing is measured for images."""
+    del rows, preprocessing
+    return {}
 
 
 def preview_rows(table: pd.DataFrame, root: Path, side: int) -> list[np.ndarray]:
@@ -170,11 +187,23 @@ def preview_rows(table: pd.DataFrame, root: Path, side: int) -> list[np.ndarray]
     return rows
 
 
-def picture(row: np.ndarray) -> Image.Image:
-    """A prepared row as a picture to look at."""
+def picture(row: np.ndarray, before: np.ndarray | None = None) -> Image.Image:
+    """A row as a picture to look at; what differs from `before` is seen without a mark."""
     from PIL import Image
 
+    del before
     return Image.fromarray(np.asarray(row))
+
+
+def as_file(row: Mapping[str, Any], root: Path) -> tuple[bytes, str]:
+    """A row of the manifest as a file of its own: content, and the end of its name."""
+    path = row["input.path"]
+    return samples.read_checked(root, path, row["sha256"]), PurePosixPath(path).suffix.lower()
+
+
+def change(row: np.ndarray, varied: np.ndarray) -> float:
+    """How much of a sample a policy changed, 0..1: mean absolute difference of the pixels over 255."""
+    return float(np.abs(varied.astype(float) - row).mean() / 255)
 
 
 def example(preprocessing: dict[str, Any], batch: int) -> tuple[np.ndarray, ...]:

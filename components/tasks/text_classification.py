@@ -1,7 +1,7 @@
 """Text classification: one text, or a pair of texts, and its label.
 
 What: checks a text, knows its properties, turns it into the network's input through the chosen backbone's own
-tokenizer, and gives the loss.
+tokenizer,.
 When: every sample is a text (a message, a sentence, a document whose beginning tells), or a pair of them.
 Not when: labels stand for words inside the text (tagging), or the text is to be written.
 Settings: none; tokenizer and number of tokens come from the chosen backbone.
@@ -17,7 +17,7 @@ import hashlib
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,6 @@ from components.preprocessing.text_classification import Preprocessing, Text
 
 if TYPE_CHECKING:
     import pandas as pd
-    import torch
     from PIL import Image
 
 MODALITY = "text"
@@ -40,6 +39,8 @@ INPUTS = ("text",)
 FILES: tuple[str, ...] = ()
 """Those of them that name a file."""
 CHUNK = 256
+PICTURE_PX, PICTURE_LINES, LINE_PX = 330, 9, 15
+"""Width of a preview's cell, and its lines of text."""
 
 
 class Params(params.Params):
@@ -180,38 +181,94 @@ def fit(rows: np.ndarray, preprocessing: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def loss(logits: torch.Tensor, targets: torch.Tensor, label_smoothing: float = 0.0) -> torch.Tensor:
-    """Cross-entropy of logits [N, K] against class indices [N]."""
-    import torch.nn.functional as F
-
-    return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
-
-
 def preview_rows(table: pd.DataFrame, root: Path, side: int) -> list[Text]:
     """Samples as rows to look at."""
     del root, side
     return samples_of(table)
 
 
-def picture(row: Text) -> Image.Image:
-    """A row as a picture to look at: its first lines."""
-    import textwrap
-
-    import matplotlib
+def picture(row: Text, before: Text | None = None) -> Image.Image:
+    """A row as a picture to look at: its first lines, wrapped. Words that `before` has not, or has elsewhere, are on
+    yellow; a red stroke stands where words of it are gone."""
     from PIL import Image, ImageDraw, ImageFont
 
-    font = ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", 10)
-    told = row.text if row.pair is None else f"{row.text} ‖ {row.pair}"
-    lines = textwrap.wrap(" ".join(told[:400].split()), 32)[:7] or [""]
-    image = Image.new("RGB", (200, 96), (255, 255, 255))
-    ImageDraw.Draw(image).multiline_text((4, 3), "\n".join(lines), fill=(20, 20, 20), font=font, spacing=2)
+    font = ImageFont.truetype(_font(), 12)
+    words = _words(row)
+    new, gone = _differences(_words(before), words) if before is not None else (set(), set())
+    image = Image.new("RGB", (PICTURE_PX, 8 + LINE_PX * PICTURE_LINES), (255, 255, 255))
+    draw = ImageDraw.Draw(image)
+    x, y, blank = 5, 4, 4
+    for index, word in enumerate(words):
+        for part in _pieces(word, PICTURE_PX - 10, lambda t: draw.textlength(t, font)):
+            wide = int(draw.textlength(part, font))
+            if x > 5 and x + wide > PICTURE_PX - 5:
+                x, y = 5, y + LINE_PX
+            if y + LINE_PX > image.height:
+                return image
+            if index in new:
+                draw.rectangle((x - 1, y, x + wide, y + LINE_PX - 2), fill=(255, 226, 120))
+            draw.text((x, y), part, fill=(20, 20, 20), font=font)
+            if index in gone:
+                draw.line((x - 2, y, x - 2, y + LINE_PX - 2), fill=(200, 30, 30), width=2)
+            x += wide + blank
     return image
 
 
+def _words(row: Text) -> list[str]:
+    """Those that a picture may have room for; ‖ parts a pair."""
+    return (row.text if row.pair is None else f"{row.text} ‖ {row.pair}")[:4000].split()[:200]
+
+
+def _differences(before: list[str], after: list[str]) -> tuple[set[int], set[int]]:
+    """Positions in `after` of words that are new there, and of those in front of which words are gone."""
+    import difflib
+
+    new: set[int] = set()
+    gone: set[int] = set()
+    for kind, _, _, start, end in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        if kind in ("insert", "replace"):
+            new |= set(range(start, end))
+        elif kind == "delete":
+            gone.add(start)
+    return new, gone
+
+
+def _pieces(word: str, room: float, wide: Callable[[str], float]) -> list[str]:
+    """The word, cut where it is wider than a line: an address, or a script without blanks."""
+    pieces = [""]
+    for char in word if wide(word) > room else [word]:
+        if pieces[-1] and wide(pieces[-1] + char) > room:
+            pieces.append("")
+        pieces[-1] += char
+    return pieces
+
+
+@functools.cache
+def _font() -> str:
+    """DejaVu Sans comes with matplotlib: the same glyphs on every machine, for most alphabets."""
+    import matplotlib
+
+    return str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf")
+
+
+def as_file(row: Mapping[str, Any], root: Path) -> tuple[bytes, str]:
+    """A row of the manifest as a file of its own: content, and the end of its name."""
+    del root
+    pair = row.get("input.text_pair")
+    return texts.as_file(row["input.text"], pair if isinstance(pair, str) else None)
+
+
 def change(row: Text, varied: Text) -> float:
-    """How much of a sample a policy changed, 0..1: the share of its words that are not in the other one."""
-    before, after = Counter(row.text.split()), Counter(varied.text.split())
-    return 1 - sum((before & after).values()) / max(1, sum(before.values()), sum(after.values()))
+    """How much of a sample a policy changed, 0..1: the share of its words (of the first thousand, as the comparison
+    is quadratic) that are no longer in their order."""
+    import difflib
+
+    shares = []
+    for one, other in ((row.text, varied.text), (row.pair or "", varied.pair or "")):
+        before, after = one.split()[:1000], other.split()[:1000]
+        same = sum(b.size for b in difflib.SequenceMatcher(None, before, after, autojunk=False).get_matching_blocks())
+        shares.append((max(len(before), len(after)) - same, max(len(before), len(after))))
+    return sum(c for c, _ in shares) / max(1, sum(n for _, n in shares))
 
 
 def example(preprocessing: dict[str, Any], batch: int) -> tuple[np.ndarray, ...]:

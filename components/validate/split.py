@@ -141,10 +141,12 @@ def units(table: pd.DataFrame, group: str | None = None) -> pd.Series:
 
 
 def findings(accepted: pd.DataFrame) -> list[Finding]:
-    """What is wrong with the split itself, wherever it came from."""
+    """What is wrong with the split itself, wherever it came from; `labels` holds the labels of each sample."""
     found = []
+    empty = [name for name in SPLITS if not (accepted["split"] == name).any()]
+    accepted = accepted.assign(label=accepted["labels"]).explode("label")
+    accepted = accepted[accepted["label"].notna()]
     of = {name: accepted[accepted["split"] == name] for name in SPLITS}
-    empty = [name for name in SPLITS if not len(of[name])]
     if empty:
         told = f"no samples in {', '.join(empty)}; bring more labelled samples, or change validate.split"
         found.append(Finding("split", "error", told))
@@ -152,10 +154,11 @@ def findings(accepted: pd.DataFrame) -> list[Finding]:
     unseen = accepted[~accepted["label"].isin(trained)]
     if len(unseen):
         told = f"{_some(unseen['label'])} in no training sample, so it cannot be learned; move some to train"
-        found.append(Finding("split", "error", told, len(unseen), tuple(sorted(unseen["id"])[:20])))
+        ids = sorted(set(unseen["id"]))
+        found.append(Finding("split", "error", told, len(ids), tuple(ids[:20])))
     for name in ("validation", "test"):
         lacking = sorted(trained - set(of[name]["label"]))
-        if lacking and len(of[name]):
+        if lacking and name not in empty:
             told = f"{_some(pd.Series(lacking))} in no {name} sample, so it is not measured there; bring more samples"
             found.append(Finding("split", "warning", told))
     return found

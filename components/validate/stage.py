@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, model_validator
 
-from components import params
+from components import params, plugins
 from components.contracts import (
     ATTRIBUTE,
     SPLITS,
@@ -86,6 +86,9 @@ def run(params: Params, job: Job) -> dict[str, float]:
     schema = expectations.judge(manifest, counted, params.min_labelled, docs)
 
     table = manifest.reindex(columns=list(dict.fromkeys([*manifest.columns, "id", "sha256", "label", "note"])))
+    decision = plugins.load("decisions", job.run.decision)
+    table["label"] = [decision.canonical(v) if isinstance(v, str) and v.strip() else v for v in table["label"]]
+    table["labels"] = [decision.split(v) if isinstance(v, str) else () for v in table["label"]]
     table["reason"] = _reasons(table)
     used = table["reason"] == ""
     table["split"] = None
@@ -121,7 +124,8 @@ def _write(
     table: pd.DataFrame, found: list[tuple[str, list[Finding]]], num_expectations: int, job: Job
 ) -> dict[str, float]:
     used = table["reason"] == ""
-    accepted = table[used].drop(columns="reason").sort_values("id", kind="stable")
+    accepted = table[used].drop(columns=["reason", "labels"]).sort_values("id", kind="stable")
+    num_labels = table.loc[used, "labels"].explode().nunique()
     aside = table.loc[~used, ["id", "label", "reason"]].sort_values(["reason", "id"], kind="stable")
     assert len(accepted) + len(aside) == len(table), "counts must reconcile"
     findings = [finding for _, of_check in found for finding in of_check]
@@ -136,7 +140,7 @@ def _write(
         "num_accepted": len(accepted),
         "num_set_aside": len(aside),
         **{f"num_{name}": splits[name] for name in SPLITS},
-        "num_labels": accepted["label"].nunique(),
+        "num_labels": int(num_labels),
         "num_copies": len(accepted) - accepted["sha256"].nunique(),
         "num_errors": severities["error"],
         "num_warnings": severities["warning"],

@@ -26,12 +26,21 @@ def _table(data: Path) -> None:
     (data / "rows.jsonl").write_text("\n".join(lines))
 
 
+def _texts(data: Path) -> None:
+    data.mkdir()
+    lines = [json.dumps({"text": f"text {n}", "again": "and more", "label": "ab"[n % 2], "odd": n}) for n in range(12)]
+    (data / "rows.jsonl").write_text("\n".join(lines))
+
+
 CANONICAL: dict[str, tuple[dict[str, Any], Callable[[Path], None], int]] = {
     "image_folder": ({}, _folder, 12),
     "sklearn_digits": ({"limit": 30}, Path.mkdir, 30),
     "table": ({"file": "rows.jsonl", "attributes": ["odd"]}, _table, 12),
+    "text_table": ({"text_pair": "again", "attributes": ["odd"]}, _texts, 12),
 }
 """Source -> options, what lays its data out, how many samples it must find there."""
+TASKS = {name: "text_classification" if name == "text_table" else "image_classification" for name in CANONICAL}
+"""Source -> a task that its samples are for."""
 
 NAMES = plugins.names("ingest.sources")
 
@@ -70,12 +79,13 @@ def test_samples_are_whole_and_ids_are_unique(name: str, data: Path, make_job: C
     assert len(found) == CANONICAL[name][2]
     assert len({f.id for f in found}) == len(found)
     for one in found:
-        assert set(one.inputs) == set(plugins.load("ingest.sources", name).INPUTS)
+        assert set(one.inputs) >= set(plugins.load("ingest.sources", name).INPUTS)
         assert one.label
         assert not one.reason
-        path = job.root / job.while_building(one.inputs["path"])
-        assert path.is_file(), one
-        assert not Path(one.inputs["path"]).is_absolute(), "inside the project paths are relative to it"
+        for key in plugins.load("tasks", TASKS[name]).FILES:
+            path = job.root / job.while_building(one.inputs[key])
+            assert path.is_file(), one
+            assert not Path(one.inputs[key]).is_absolute(), "inside the project paths are relative to it"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -95,6 +105,6 @@ def test_the_stage_runs_on_it(name: str, data: Path, make_job: Callable[..., Job
 
     options, _, expected = CANONICAL[name]
     section = stage.Params.model_validate({"source": {"name": name, **options}, "data": "data"})
-    metrics = stage.run(section, make_job("ingest"))
+    metrics = stage.run(section, make_job("ingest", task=TASKS[name]))
     assert metrics["num_seen"] == metrics["num_used"] + metrics["num_quarantined"]
     assert metrics["num_used"] == expected

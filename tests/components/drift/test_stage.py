@@ -29,7 +29,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from safetensors.numpy import save_file
 
     from components import plugins
-    from components.model import TransferModel, infer, save_run
+    from components.model import Feed, TransferModel, infer, save_run
     from components.tasks import image_classification as task
 
     root = tmp_path_factory.mktemp("line")
@@ -39,7 +39,9 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     model = TransferModel(choice.load().build(choice.params, pretrained=False), 3)
     torch.nn.init.normal_(model.head.weight)
-    record = RunRecord("main", "candidate", "image_classification", choice.spec(), False, {}, LABELS, preprocessing)
+    record = RunRecord(
+        "main", "candidate", "image_classification", "single_label", choice.spec(), False, {}, LABELS, preprocessing
+    )
     parts, embeddings = [], {}
     for split in ("test", "validation"):
         own = table[table["split"] == split].reset_index(drop=True)
@@ -47,7 +49,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Path:
         embeddings[split] = infer(
             model.backbone,
             rows,
-            lambda r: task.collate(r, preprocessing),
+            Feed(task, preprocessing),
             torch.device("cpu"),
             lambda i, *_: iter(i),
             "",

@@ -8,7 +8,16 @@ from scipy import stats
 from sklearn import metrics as reference
 
 from components.contracts import Interval
+from components.decisions import single_label as decision
 from components.evaluate import quality, transfer
+
+
+def made(truth: np.ndarray, shares: np.ndarray, guess: np.ndarray | None = None) -> quality.Scored:
+    eye = np.eye(shares.shape[1], dtype=bool)
+    guess = shares.argmax(1) if guess is None else guess
+    return quality.Scored(
+        eye[truth], eye[guess], shares, decision.confidence(shares), decision.log_losses(shares, eye[truth])
+    )
 
 
 def scored(n: int = 300, k: int = 4, seed: int = 0) -> quality.Scored:
@@ -16,20 +25,20 @@ def scored(n: int = 300, k: int = 4, seed: int = 0) -> quality.Scored:
     truth = rng.integers(0, k, n)
     logits = rng.normal(0, 1, (n, k))
     logits[np.arange(n), truth] += 1.5
-    shares = quality.softmax(logits)
-    return quality.Scored(truth, shares.argmax(1), shares)
+    return made(truth, decision.probabilities(logits, 1))
 
 
 def test_metrics_equal_those_of_scikit_learn() -> None:
     s = scored()
     found = quality.measure(s, 10, 100, 0.95, np.random.default_rng(0))
-    precision, recall, f1, _ = reference.precision_recall_fscore_support(s.truth, s.guess, average="macro")
-    assert found["accuracy"].value == pytest.approx(reference.accuracy_score(s.truth, s.guess))
-    assert found["balanced_accuracy"].value == pytest.approx(reference.balanced_accuracy_score(s.truth, s.guess))
+    truth, guess = s.truth.argmax(1), s.guess.argmax(1)
+    precision, recall, f1, _ = reference.precision_recall_fscore_support(truth, guess, average="macro")
+    assert found["accuracy"].value == pytest.approx(reference.accuracy_score(truth, guess))
+    assert found["balanced_accuracy"].value == pytest.approx(reference.balanced_accuracy_score(truth, guess))
     assert found["precision_macro"].value == pytest.approx(precision)
     assert found["recall_macro"].value == pytest.approx(recall)
     assert found["f1_macro"].value == pytest.approx(f1)
-    assert found["log_loss"].value == pytest.approx(reference.log_loss(s.truth, s.shares))
+    assert found["log_loss"].value == pytest.approx(reference.log_loss(truth, s.shares))
 
 
 def test_every_interval_holds_its_value() -> None:
@@ -54,19 +63,19 @@ def test_wilson_covers_at_its_level() -> None:
 
 def test_calibration_error_by_hand() -> None:
     shares = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
-    s = quality.Scored(np.array([0, 1, 0, 0]), shares.argmax(1), shares)
+    s = made(np.array([0, 1, 0, 0]), shares)
     assert quality.expected_calibration_error(s, 10) == pytest.approx((2 * 0.4 + 2 * 0.4) / 4)
 
 
 def test_temperature_finds_the_scale_that_was_hidden() -> None:
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 2, (4000, 5))
-    targets = np.array([rng.choice(5, p=p) for p in quality.softmax(logits)])
-    assert quality.fit_temperature(3 * logits, targets) == pytest.approx(3, rel=0.08)
+    targets = np.array([rng.choice(5, p=p) for p in decision.probabilities(logits, 1)])
+    assert quality.fit_temperature(3 * logits, np.eye(5, dtype=bool)[targets], decision) == pytest.approx(3, rel=0.08)
 
 
 def test_label_without_test_samples_is_null_not_zero() -> None:
-    s = quality.Scored(np.array([0, 0]), np.array([0, 1]), np.array([[0.9, 0.1, 0], [0.2, 0.8, 0]]))
+    s = made(np.array([0, 0]), np.array([[0.9, 0.1, 0], [0.2, 0.8, 0]]))
     rows = quality.per_label(s, ("a", "b", "c"))
     assert rows[0]["recall"] == 0.5
     assert rows[2] == {"label": "c", "num": 0, "precision": None, "recall": None, "f1": None}

@@ -38,7 +38,15 @@ def upstream(
         torch.nn.init.normal_(model.head.weight)
         role = "candidate" if run == "main" else "reference"
         record = RunRecord(
-            run, role, "image_classification", choice.spec(), run == "main", {"name": "full"}, labels, how
+            run,
+            role,
+            "image_classification",
+            "single_label",
+            choice.spec(),
+            run == "main",
+            {"name": "full"},
+            labels,
+            how,
         )
         save_run(root / "artifacts/finetune/runs" / run, model, record)
     return table

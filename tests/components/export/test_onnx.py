@@ -24,7 +24,8 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import numpy as np, torch
 from torch import nn
-from components.export.network import OUTPUTS, Deployed
+from components.decisions import single_label
+from components.export.network import Deployed
 from components.export.targets import onnx as target
 from components.model import TransferModel
 
@@ -38,9 +39,9 @@ class Small(nn.Module):
         return torch.relu(self.norm(self.conv(x))).mean((2, 3))
 
 torch.manual_seed(0)
-model = Deployed(TransferModel(Small(), 4), 1.5).eval()
+model = Deployed(TransferModel(Small(), 4), 1.5, single_label).eval()
 inputs = {"pixels": np.zeros((2, 3, 8, 8), np.float32)}
-target.export(model, inputs, OUTPUTS, Path(sys.argv[2]), target.Params(opset=int(sys.argv[3])))
+target.export(model, inputs, model.outputs, Path(sys.argv[2]), target.Params(opset=int(sys.argv[3])))
 """
 
 

@@ -21,6 +21,9 @@ class _Shifted:
     def get_inputs(self) -> list[Any]:
         return [SimpleNamespace(name="pixels")]
 
+    def get_outputs(self) -> list[Any]:
+        return [SimpleNamespace(name=name) for name in ("label", "probabilities", "embedding")]
+
     def run(self, names: Any, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
         values = feed["pixels"]
         wrong = len(values) == self.at_batch

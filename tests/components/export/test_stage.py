@@ -128,12 +128,13 @@ def test_no_test_split_is_told(tmp_path: Path) -> None:
 
 def test_a_model_that_differs_is_refused_and_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A target that writes another network's weights: the condition must hold it."""
+    from components.decisions import single_label
     from components.export.network import Deployed
     from components.export.parity import ParityError
     from components.export.targets import onnx as target
 
     upstream.before_export(tmp_path, per_label=8)
-    other = Deployed(upstream.network(upstream.backbone_spec(), 3, seed=1), upstream.TEMPERATURE).eval()
+    other = Deployed(upstream.network(upstream.backbone_spec(), 3, seed=1), upstream.TEMPERATURE, single_label).eval()
     real = target.export
     monkeypatch.setattr(target, "export", lambda model, *rest: real(other, *rest))
     with pytest.raises(ParityError, match=r"export\.max_difference") as caught:

@@ -33,6 +33,7 @@ def upstream(root: Path, policy: dict[str, Any] | None = None) -> pd.DataFrame:
         "title": "tiny",
         "preprocessing": choice.load().preprocessing(choice.params),
     }
+    (root / "artifacts/select/files").mkdir(parents=True)
     write_json(root / "artifacts/select/chosen.json", {**chosen, "pretrained": True, "why": "", "runners_up": []})
     return table
 

@@ -22,6 +22,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / ".git/packed-refs").write_text(f"# pack-refs with: peeled\n{'1' * 40} refs/heads/main\n")
     job = Job.at(root, "handoff", stage.NEEDS)
     job.clear()
-    write_json(job.out("metrics.json"), stage.run(stage.Params(licence="", contact=""), job))
+    write_json(job.out("metrics.json"), stage.run(stage.Params(licence="", contact="", examples=3), job))
     job.publish()
     return root

@@ -17,9 +17,10 @@ import torch
 import upstream
 from PIL import Image
 
-from components import image_preprocessing, plugins
+from components import plugins
 from components.contracts import read_json
 from components.model import load_run
+from components.preprocessing import image_classification as pixels
 
 
 @pytest.fixture
@@ -37,8 +38,8 @@ def _predict(bundle: Path, *arguments: str | Path, python: str = sys.executable,
 def _by_training_code(finished: Path, paths: list[Path]) -> tuple[list[str], np.ndarray, tuple[str, ...]]:
     model, record = load_run(finished / "artifacts/finetune/runs/main")
     task = plugins.load("tasks", record.task)
-    how = image_preprocessing.Preprocessing.read(record.preprocessing)
-    rows = np.stack([image_preprocessing.load(p.read_bytes(), how) for p in paths])
+    how = pixels.Preprocessing.read(record.preprocessing)
+    rows = np.stack([pixels.load(p.read_bytes(), how) for p in paths])
     with torch.inference_mode():
         logits = model(*map(torch.from_numpy, task.collate(rows, record.preprocessing)))
     probabilities = torch.softmax(logits / upstream.TEMPERATURE, 1).numpy()

@@ -22,15 +22,15 @@ from components.job import Job
 
 FILES = {
     "SHA256SUMS", "card.md", "example/1.png", "example/2.png", "example/3.png", "example/expected.json",
-    "image_preprocessing.py", "labels.json", "metrics.json", "model.onnx", "predict.py", "preprocessing.json",
+    "labels.json", "metrics.json", "model.onnx", "predict.py", "preprocessing.json", "preprocessing.py",
     "provenance.json", "report.html", "requirements.txt", "signature.json",
 }  # fmt: skip
 
 
-def _handoff(root: Path, **params: str) -> tuple[dict[str, float], Path]:
+def _handoff(root: Path, **params: Any) -> tuple[dict[str, float], Path]:
     job = Job.at(root, "handoff", stage.NEEDS)
     job.clear()
-    metrics = stage.run(stage.Params.model_validate({"licence": "", "contact": "", **params}), job)
+    metrics = stage.run(stage.Params.model_validate({"licence": "", "contact": "", "examples": 3, **params}), job)
     job.publish()
     return metrics, root / "artifacts/handoff/bundle"
 
@@ -105,8 +105,9 @@ def test_a_path_in_the_report_is_taken_out(own: Path) -> None:
 
 
 def test_shipped_code_is_verbatim(made: tuple[Path, Path, dict[str, float]], repository: Path) -> None:
-    for source in ("components/handoff/predict.py", "components/preprocessing/image_classification.py"):
-        assert (made[1] / Path(source).name).read_bytes() == (repository / source).read_bytes()
+    sources = {"predict.py": "handoff/predict.py", "preprocessing.py": "preprocessing/image_classification.py"}
+    for name, source in sources.items():
+        assert (made[1] / name).read_bytes() == (repository / "components" / source).read_bytes()
 
 
 def test_examples_are_real_test_images(made: tuple[Path, Path, dict[str, float]]) -> None:

@@ -97,9 +97,10 @@ def test_nul_bytes_set_the_row_aside(find: Find) -> None:
     assert [f.reason for f in found] == ["nul_byte", "nul_byte", ""]
 
 
-def test_bytes_that_are_not_utf8_are_told_with_their_line(find: Find) -> None:
-    with pytest.raises(InputError, match=r"line 3 is not utf-8 \(byte 0xe9\)"):
-        find(b"path,label\na.png,x\nb.png,caf\xe9\n")
+def test_a_row_that_is_not_utf8_is_set_aside_with_its_line(find: Find) -> None:
+    found = find(b"path,label\na.png,x\nb.png,caf\xe9\nc.png,y\n")
+    assert [(f.label, f.reason) for f in found] == [("x", ""), (None, "not_utf8"), ("y", "")]
+    assert found[1].detail == "line 3: byte 0xe9 is not utf-8"
     assert find(b"path,label\nb.png,caf\xe9\n", encoding="cp1252")[0].label == "café"
 
 

@@ -59,7 +59,7 @@ def test_the_best_is_chosen_and_the_leaderboard_says_why(job: Job) -> None:
     metrics = stage.run(settings(), job)
     chosen, board = read(job, "chosen.json"), read(job, "leaderboard.json")
     first, second = board["candidates"]
-    assert {p.name for p in job.building.iterdir()} == set(OUTPUTS)
+    assert {p.name for p in job.building.iterdir()} == {*OUTPUTS, "files"}
     assert chosen["title"] == first["title"]
     assert chosen["backbone"] == first["backbone"]
     assert chosen["runners_up"] == [second["title"]]
@@ -112,7 +112,7 @@ def test_only_the_train_split_is_read(job: Job) -> None:
 def test_features_are_kept_where_finetune_looks_for_them(job: Job) -> None:
     import torch
 
-    from components.model import cached_features, infer
+    from components.model import Feed, cached_features, infer
 
     stage.run(settings(candidates=[SMALL], max_samples=20), job)
     choice = plugins.choose("backbones", SMALL)
@@ -127,13 +127,12 @@ def test_features_are_kept_where_finetune_looks_for_them(job: Job) -> None:
 
     found = cached_features(
         network,
-        samples.digest_of(train, json.loads(json.dumps(how)), plugins.load("tasks", job.run.task).decoder()),
+        Feed.of(job.run.task, json.loads(json.dumps(how))).key(train),
         job.cache("features"),
         compute,
     )
-    task = plugins.load("tasks", "image_classification")
-    rows = task.prepare(train, how, job.root, job.cache("pixels"), 1, job.progress)
-    fresh = infer(network, rows, lambda r: task.collate(r, how), torch.device("cpu"), job.progress, "again")
+    feed = Feed.of("image_classification", how)
+    fresh = infer(network, feed.prepare(train, job), feed, torch.device("cpu"), job.progress, "again")
     np.testing.assert_array_equal(found, fresh)
 
 

@@ -158,6 +158,7 @@ def test_an_empty_table_gives_an_empty_split() -> None:
 
 def test_splits_that_cannot_be_trained_or_measured_are_told() -> None:
     frame = table({"a": 4, "b": 3})
+    frame["labels"] = [(label,) for label in frame["label"]]
     frame["split"] = ["train", "train", "validation", "test", "test", "test", "validation"]
     found = findings(frame)
     assert [(f.severity, f.num_samples) for f in found] == [("error", 3)]
@@ -166,3 +167,11 @@ def test_splits_that_cannot_be_trained_or_measured_are_told() -> None:
     assert [f.message.split(";")[0] for f in findings(frame)] == ["no samples in validation, test"]
     frame["split"] = ["train", "validation", "test", "train", "train", "train", "test"]
     assert [f.severity for f in findings(frame)] == ["warning"]
+
+
+def test_of_several_labels_each_is_looked_for() -> None:
+    frame = table({"x": 4})
+    frame["labels"] = [("a", "b"), ("a",), ("b", "c"), ()]
+    frame["split"] = ["train", "train", "validation", "test"]
+    assert [(f.severity, f.num_samples) for f in findings(frame)] == [("error", 1), ("warning", 0), ("warning", 0)]
+    assert "`c`" in findings(frame)[0].message

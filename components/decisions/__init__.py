@@ -1,0 +1,1 @@
+"""What the logits mean: how labels become targets, what training lowers, and what is decided in the end."""
