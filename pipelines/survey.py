@@ -1,4 +1,4 @@
-"""What a user's data are: which source reads them, which labels they have, how large the images are.
+"""What a user's data are: which source reads them, which labels they have, how large the images or long the texts.
 
 Looks and counts; what it had to guess it tells in a sentence each, with the key to change. Nothing is written.
 """
@@ -14,8 +14,9 @@ from typing import Any
 
 from components import plugins
 from components.contracts import Found, InputError
-from components.preprocessing.image_classification import Unreadable, decode
+from components.ingest.table_files import SUFFIXES
 from components.job import Job
+from components.preprocessing.image_classification import Unreadable, decode
 
 LABEL_NAMES = (
     "label", "class", "category", "target", "y", "species", "labels", "class_name", "classname", "label_name",
@@ -27,6 +28,9 @@ SPLIT_NAMES = {
 }  # fmt: skip
 """What validate's split knows (components/validate/split.py)."""
 MAX_LOOKED_AT = 120
+MAX_TEXTS_LOOKED_AT = 2000
+BYTES_A_TOKEN = 4
+"""English, in the vocabulary of BERT, has 4.5; other writing has fewer letters a token, of more bytes each."""
 _NOWHERE = Path("/nowhere")  # a project that holds no data, so that every path found is absolute
 
 
@@ -38,13 +42,22 @@ class Survey:
     """ingest.data"""
     source: dict[str, Any]
     """ingest.source"""
+    task: str = "image_classification"
+    """run.task"""
     labels: Counter[str] = field(default_factory=Counter)
     attributes: list[str] = field(default_factory=list)
     """bias.attributes"""
     own_split: bool = False
     side: int = 0
     """Median of the images' longer sides, in pixels."""
+    tokens: tuple[float, float] = (0.0, 0.0)
+    """Of a typical text, and of all but the longest twentieth; estimated without a tokenizer."""
     told: list[str] = field(default_factory=list)
+
+    @property
+    def noun(self) -> str:
+        """What its samples are called."""
+        return {"image_classification": "images", "text_classification": "texts"}[self.task]
 
 
 def survey(data: Path) -> Survey:
@@ -56,25 +69,24 @@ def survey(data: Path) -> Survey:
     data = Path(os.path.abspath(data))
     if not data.exists():
         raise InputError(f"--data: {data} is not there")
-    suffixes = plugins.load("ingest.sources", "table").SUFFIXES
-    if data.is_file() and data.suffix.lower() not in suffixes:
-        raise InputError(f"--data: {data.name} is neither a folder nor a table ({', '.join(suffixes)})")
+    if data.is_file() and data.suffix.lower() not in SUFFIXES:
+        raise InputError(f"--data: {data.name} is neither a folder nor a table ({', '.join(SUFFIXES)})")
     if data.is_file():
         from pipelines.tables import survey_table
 
         found = survey_table(data)
     else:
-        found = _survey_folder(data, suffixes)
+        found = _survey_folder(data)
     return _counted(found)
 
 
 # --- folders ---
 
 
-def _survey_folder(data: Path, suffixes: tuple[str, ...]) -> Survey:
+def _survey_folder(data: Path) -> Survey:
     files = find({"name": "image_folder"}, data)
     images = [f.id.split("/")[:-1] for f in files if not f.reason]
-    tables = sorted(p for p in data.iterdir() if p.is_file() and p.suffix.lower() in suffixes)
+    tables = sorted(p for p in data.iterdir() if p.is_file() and p.suffix.lower() in SUFFIXES)
     if not any(images) and len(tables) == 1:  # a table and its images in one folder
         from pipelines.tables import survey_table
 
@@ -82,7 +94,8 @@ def _survey_folder(data: Path, suffixes: tuple[str, ...]) -> Survey:
     if not images:
         kinds = Counter(os.path.splitext(f.id)[1] or "no suffix" for f in files)
         there = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common(5))
-        raise InputError(f"--data: no images in {data}. {f'It holds {there}.' if there else 'It is empty.'}")
+        one = f" Give one table as --data, such as {tables[0].name}." if tables else ""
+        raise InputError(f"--data: no images in {data}. {f'It holds {there}.' if there else 'It is empty.'}{one}")
     if not any(images):
         raise InputError(
             f"--data: {len(images)} images lie directly in {data}, and none in a class folder. Put them into a "
@@ -134,7 +147,7 @@ def find(source: dict[str, Any], data: Path) -> list[Found]:
 
 
 def _counted(found: Survey) -> Survey:
-    """Count labels, look at some of the images, and refuse what cannot become a project."""
+    """Count labels, look at some of the samples, and refuse what cannot become a project."""
     samples = find(found.source, found.data)
     usable = [s for s in samples if not s.reason]
     found.labels = Counter(s.label for s in usable if s.label is not None)
@@ -142,27 +155,57 @@ def _counted(found: Survey) -> Survey:
     if len(found.labels) < 2:
         one = f"one label only ({next(iter(found.labels))})" if found.labels else "no label"
         raise InputError(
-            f"--data: {found.data} has {one} for {len(usable)} images; a classifier needs two or more. "
+            f"--data: {found.data} has {one} for {len(usable)} {found.noun}; a classifier needs two or more. "
             + " ".join(found.told)
         )
     ordered = found.labels.most_common()
     found.told.insert(
         0,
-        f"{sum(found.labels.values())} labelled images, {len(ordered)} labels: from {ordered[0][1]} "
+        f"{sum(found.labels.values())} labelled {found.noun}, {len(ordered)} labels: from {ordered[0][1]} "
         f"({ordered[0][0]}) down to {ordered[-1][1]} ({ordered[-1][0]})",
     )
     if unlabelled := len(usable) - sum(found.labels.values()):
-        found.told.append(f"{unlabelled} images have no label and will be set aside")
+        found.told.append(f"{unlabelled} {found.noun} have no label and will be set aside")
     for reason, count in sorted(reasons.items()):
         first = next(s for s in samples if s.reason == reason)
         found.told.append(f"{count} set aside as {reason}, for example {first.id}")
-    _look_at([Path(s.inputs["path"]) for s in usable], found)
+    look = {"image_classification": _look_at_images, "text_classification": _look_at_texts}[found.task]
+    look([s.inputs for s in usable], found)
     return found
 
 
-def _look_at(paths: list[Path], found: Survey) -> None:
+def _look_at_texts(inputs: list[dict[str, str]], found: Survey) -> None:
     import numpy as np
 
+    task = plugins.load("tasks", found.task)
+    problems: Counter[str] = Counter()
+    words, tokens, scripts = [], [], Counter[str]()
+    some = inputs[:: max(1, len(inputs) // MAX_TEXTS_LOOKED_AT)]
+    for one in some:
+        try:
+            seen = task.inspect(one, _NOWHERE)
+        except task.Unreadable as problem:
+            problems[problem.reason] += 1
+            continue
+        words.append(seen.properties["num_words"])
+        tokens.append(2 + sum(len(text.encode()) for text in one.values()) / BYTES_A_TOKEN)
+        scripts[seen.attributes["script"]] += 1
+    if not words:
+        raise InputError(f"--data: none of {len(some)} texts looked at can be used: {dict(problems)}")
+    found.tokens = (float(np.mean(tokens)), float(np.quantile(tokens, 0.95)))
+    told = ", ".join(f"{n} {script}" for script, n in scripts.most_common(4))
+    found.told.append(
+        f"of {len(some)} texts looked at: {told}; typically {np.median(words):.0f} words, "
+        f"{np.quantile(words, 0.95):.0f} in the long ones"
+    )
+    if problems:
+        found.told.append(f"{problems.total()} of these cannot be used ({', '.join(sorted(problems))})")
+
+
+def _look_at_images(inputs: list[dict[str, str]], found: Survey) -> None:
+    import numpy as np
+
+    paths = [Path(one["path"]) for one in inputs]
     step = max(1, len(paths) // MAX_LOOKED_AT)
     sizes: list[tuple[int, int]] = []
     kinds: Counter[str] = Counter()

@@ -1,18 +1,22 @@
-"""What `export` and `handoff` read, made small: real images, an untrained network, records by hand."""
+"""What `export` and `handoff` read, made small: real images or texts, an untrained network, records by hand."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import factories
 import numpy as np
 import torch
 
-from components import plugins
-from components.contracts import Rule, RunRecord, Verdict, read_table, write_json, write_table
+from components import lineage, plugins
+from components.contracts import Rule, RunRecord, Verdict, read_json, read_table, write_json, write_table
 from components.job import Job
-from components.model import TransferModel, save_run
+from components.model import Feed, TransferModel, save_run
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TEMPERATURE = 1.7
 EXPORT_NEEDS = ("validate", "finetune", "evaluate", "gate")
@@ -24,7 +28,7 @@ def backbone_spec(model: str = "test_efficientnet", size: int = 32) -> dict[str,
 
 
 def network(spec: dict[str, Any], num_labels: int, seed: int = 0) -> TransferModel:
-    """In eval mode, with norm statistics and a head that are not the initial ones."""
+    """Of images, in eval mode, with norm statistics and a head that are not the initial ones."""
     torch.manual_seed(seed)
     choice = plugins.choose("backbones", spec)
     model = TransferModel(choice.load().build(choice.params, pretrained=False), num_labels)
@@ -33,48 +37,83 @@ def network(spec: dict[str, Any], num_labels: int, seed: int = 0) -> TransferMod
             buffer.normal_(0.0, 0.1)
         elif name.endswith("running_var"):
             buffer.uniform_(0.5, 1.5)
-    _spread(model.eval(), spec["image_size"])
+    size = spec["image_size"]
+    _spread(model.eval(), torch.randn(32, 3, 1, 1) + 0.3 * torch.randn(32, 3, size, size))
     return model
 
 
 @torch.inference_mode()
-def _spread(model: TransferModel, size: int) -> None:
-    """A head that tells images apart: logits of flat colours have mean 0 and deviation near 2."""
-    features = model.backbone(torch.randn(32, 3, 1, 1) + 0.3 * torch.randn(32, 3, size, size))
+def _spread(model: TransferModel, *inputs: torch.Tensor) -> None:
+    """A head that tells samples apart: logits of those inputs have mean 0 and deviation near 2."""
+    features = model.backbone(*inputs)
     scale = 2 / (features.std(dim=0) * features.shape[1] ** 0.5 + 1e-6)
     model.head.weight.copy_(torch.randn_like(model.head.weight) * scale)
     model.head.bias.copy_(-model.head.weight @ features.mean(dim=0))
 
 
 def before_export(root: Path, model: str = "test_efficientnet", size: int = 32, per_label: int = 28) -> None:
-    """validate, finetune, evaluate and gate, as far as `export` reads them."""
+    """validate, finetune, evaluate and gate, as far as `export` reads them, of a run on images."""
     folder = factories.image_folder(root / "data", per_label)
     table = factories.manifest(root, folder, split=True)
+    spec = backbone_spec(model, size)
+    labels = tuple(sorted(set(table["label"])))
+    choice = plugins.choose("backbones", spec)
+    preprocessing = choice.load().preprocessing(choice.params)
+    _publish(root, table, "image_classification", "single_label", spec, preprocessing, network(spec, len(labels)))
+
+
+def before_text_export(
+    root: Path, spec: dict[str, Any], table: pd.DataFrame | None = None, decision: str = "single_label"
+) -> None:
+    """The same of a run on texts; the table is a manifest with `split`."""
+    table = factories.text_manifest(40, split=True) if table is None else table
+    choice = plugins.choose("backbones", spec)
+    preprocessing = choice.load().preprocessing(choice.params)
+    torch.manual_seed(0)
+    num_labels = len(plugins.load("decisions", decision).labels(table["label"]))
+    model = TransferModel(choice.load().build(choice.params, preprocessing=preprocessing), num_labels).eval()
+    feed = Feed.of("text_classification", preprocessing)
+    _spread(model, *map(torch.from_numpy, feed.collate(feed.prepare(table.head(64), Job.at(root)))))
+    _publish(root, table, "text_classification", decision, spec, preprocessing, model)
+
+
+def _publish(
+    root: Path, table: pd.DataFrame, task: str, decision: str, spec: dict[str, Any], preprocessing: dict[str, Any],
+    model: TransferModel,
+) -> None:  # fmt: skip
     write_table(root / "artifacts/ingest/manifest.parquet", table.drop(columns="split"))
     write_table(root / "artifacts/validate/accepted.parquet", table)
     write_json(root / "artifacts/validate/verdict.json", Verdict("validate", True))
-    labels = tuple(sorted(set(table["label"])))
-    spec = backbone_spec(model, size)
-    choice = plugins.choose("backbones", spec)
     record = RunRecord(
         run="main",
         role="candidate",
-        task="image_classification",
-        decision="single_label",
-        backbone=choice.spec(),
+        task=task,
+        decision=decision,
+        backbone=plugins.choose("backbones", spec).spec(),
         pretrained=True,
         strategy={"name": "full", "epochs": 2},
-        labels=labels,
-        preprocessing=choice.load().preprocessing(choice.params),
+        labels=plugins.load("decisions", decision).labels(table["label"]),
+        preprocessing=preprocessing,
         base_weights={"source": "package", "file": "tiny.pth", "sha256": "ab" * 32, "licence": "apache-2.0"},
         policy={"policy": {"name": "light"}, "seed": 17, "note": ""},
         epochs=2,
         best_epoch=1,
         num_samples_seen=84,
     )
-    save_run(root / "artifacts/finetune/runs/main", network(spec, len(labels)), record)
+    save_run(root / "artifacts/finetune/runs/main", model, record)
     write_json(root / "artifacts/evaluate/calibration.json", {"temperature": {"main": TEMPERATURE}})
     judge(root, True)
+
+
+def word_vectors(root: Path, max_tokens: int = 32) -> dict[str, Any]:
+    """A backbone of texts: a small GloVe file with random vectors of the words that `factories` writes."""
+    words = ["[PAD]", *factories.FILLERS, *(word for own in factories.WORDS.values() for word in own), "."]
+    vectors = np.random.default_rng(0).normal(size=(len(words), 8))
+    lines = [f"{word} {' '.join(f'{v:.4f}' for v in row)}\n" for word, row in zip(words, vectors)]
+    place = root / "tiny.glove.txt"
+    place.write_text("".join(lines))
+    weights = {"source": "file", "path": str(place), "sha256": lineage.hash_file(place)}
+    return {"name": "word_vectors", "weights": weights, "max_tokens": max_tokens}
 
 
 def judge(root: Path, passed: bool) -> None:
@@ -135,18 +174,47 @@ def odd_images(folder: Path, seed: int = 0) -> list[Path]:
     return [*made, folder / "turned.jpg"]
 
 
+ODD_TEXTS = (
+    "\U0001f600\U0001f600 what a day \U0001f44d\U0001f3fd \U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001f1ee\U0001f1f1", "\U0001f389",
+    "\u0627\u0644\u0637\u0639\u0627\u0645 \u062c\u064a\u062f \u062c\u062f\u0627", "\u05d4\u05d0\u05d5\u05db\u05dc \u05d4\u05d9\u05d4 great \u05de\u05d0\u05d5\u05d3", "\u202ethe food was bad\u202c",
+    "\u98df\u3079\u7269\u306f\u826f\u3044", "cafe\u0301 caf\u00e9 CAF\u00c9", "\ufeffthe food was good", " \ufeff\ufeff the table", "one\r\ntwo\rthree\nfour",
+    "\u200b", "\u200b\u200c\u200d", "\x01\x02 the \x7f food", "a", ".", "!!! ??? ...", "[CLS] the [SEP] food [PAD] [MASK] [UNK]",
+    "<p>the <b>food</b> &amp; service</p>", "THE FOOD WAS BAD", "the\u00a0food\u2003was\u3000good", "\U0001d4df\U0001d4fb\U0001d4f2\U0001d4fb\U0001d4ee",
+    "the food was very good and " * 600, "a" * 20_000, "\U0001f600" * 3_000, "x " * 400_000,
+)  # fmt: skip
+"""Texts that a network answers: emoji, from right to left, marks, controls, over-long ones."""
+REFUSED_TEXTS = {
+    "empty_text": [b"", b" \r\n\t ", "\u00a0\u2003\u3000".encode(), b"\xef\xbb\xbf", b"\xef\xbb\xbf \xef\xbb\xbf\n"],
+    "nul_byte": [b"the\0food", b"\0"],
+    "invalid_utf8": [b"the food \xff", "the food".encode("utf-16")],
+    "too_long": [b"a" * 1_000_001],
+}  # fmt: skip
+"""Reason -> contents of files that are refused."""
+
+
+def held_out_texts(num: int = 200, seed: int = 1) -> list[bytes]:
+    """Contents of text files of many lengths, those above among them, in no order."""
+    rng = np.random.default_rng(seed)
+    refused = [content for contents in REFUSED_TEXTS.values() for content in contents]
+    given = [*(text.encode() for text in ODD_TEXTS), *refused]
+    while len(given) < num:
+        label = sorted(factories.WORDS)[len(given) % 2]
+        given.append(" ".join(factories.sentence(label, rng) for _ in range(int(rng.integers(1, 5)))).encode())
+    return [given[i] for i in rng.permutation(len(given))]
+
+
 HANDOFF_UPSTREAM = (
     "ingest", "validate", "augment", "select", "finetune", "evaluate",
     "bias", "drift", "gate", "report", "export",
 )  # fmt: skip
 
 
-def before_handoff(root: Path, repository: Path, **settings: Any) -> None:
+def before_handoff(root: Path, repository: Path, before: Callable[..., None] = before_export, **settings: Any) -> None:
     """All stages before `handoff`, with lineages that fit what lies there."""
-    before_export(root, **settings)
+    before(root, **settings)
     export(root)
     table = read_table(root / "artifacts/validate/accepted.parquet")
-    labels = sorted(set(table["label"]))
+    labels = read_json(root / "artifacts/finetune/runs/main/run.json")["labels"]
     for path, record in _records(labels, len(table)).items():
         write_json(root / "artifacts" / path, record)
     (root / "artifacts/report/index.html").write_text("<!doctype html><title>trial</title><p>All is well.", "utf-8")
@@ -204,6 +272,13 @@ def _records(labels: list[str], num: int) -> dict[str, Any]:
         "rank": 1,
         "excluded_because": "",
         "within_budget": True,
+        "fit": {
+            "coverage": 0.93,
+            "truncated_share": 0.04,
+            "unknown_share": 0.031,
+            "tokens_mean": 11.5,
+            "tokens_p95": 17,
+        },
     }
     reasons = {"not_an_image": 1}
     return {
@@ -234,7 +309,6 @@ def _records(labels: list[str], num: int) -> dict[str, Any]:
 
 def write_lineages(root: Path, repository: Path) -> None:
     """As `pipelines.stage` writes them, from dvc.yaml and the code of the repository."""
-    from components import lineage
     from pipelines import dag
 
     for stage in dag.load(repository):

