@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run flow test test-all check format lock clean example
+.PHONY: help setup run flow test test-all benchmarks check format lock clean example
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -43,6 +43,9 @@ test: setup      ## the tests that CI runs
 
 test-all: setup  ## these and the slow ones
 	@python -m pytest -m "not gpu"
+
+benchmarks: setup ## measure what is promised to be fast; each prints a table
+	@for one in tests/benchmarks/*.py; do echo "$$one"; python $$one || exit 1; done
 
 check: setup     ## format, lint, types, import contracts
 	@ruff format --check . && ruff check . && mypy && lint-imports

@@ -159,20 +159,22 @@ def hub_refusal(repository: str, revision: str | None, why: Exception | str) -> 
     )
 
 
-def checked_hash(weights: Weights, files: Sequence[Path]) -> str:
-    """The hash of a weights file, or of the `sha256sum` lines of several (paths relative to their folder).
+def checked_hash(weights: Weights, files: Sequence[Path], root: Path | None = None) -> str:
+    """The hash of a weights file; of several, that of the lines which sha256sum prints for them in `root`.
 
     Raises:
         WeightsError: it is not the pinned one.
     """
-    first = files[0]
-    digest = _hash(first)
-    if len(files) > 1:
-        lines = [f"{_hash(p)}  {p.relative_to(first.parent).as_posix()}\n" for p in files]
-        digest = hashlib.sha256("".join(lines).encode()).hexdigest()
+    if len(files) == 1:
+        digest = _hash(files[0])
+        told = f"{files[0].name} has sha256"
+    else:
+        found = {p.relative_to(root or p.parent).as_posix(): _hash(p) for p in files}
+        names = sorted(found)
+        digest = hashlib.sha256("".join(f"{found[n]}  {n}\n" for n in names).encode()).hexdigest()
+        told = f"`sha256sum {' '.join(names)} | sha256sum` gives"
     if weights.sha256 and digest != weights.sha256:
-        more = f" with {len(files) - 1} more" if len(files) > 1 else ""
-        raise WeightsError(f"{first.name}{more} has sha256 {digest}, but weights.sha256 pins {weights.sha256}")
+        raise WeightsError(f"{told} {digest}, but weights.sha256 pins {weights.sha256}")
     return digest
 
 

@@ -222,7 +222,7 @@ def _parsed(path: Path, line: bytes, rows: _Rows) -> tuple[bytes, np.ndarray]:
     fields = line.rstrip(b"\r\n ").split(b" ")
     word, values = fields[: -rows.dimension], fields[-rows.dimension :]
     if not word or any(map(_is_number, word[1:])):
-        told = f"row {rows.row} ({_shown(fields[0])}) has {len(fields) - 1} numbers, not {rows.dimension}"
+        told = f"row {rows.row} ({_shown(fields[0])}) has {len(fields) - 1}, not {rows.dimension} numbers"
         raise _bad(path, told)
     try:
         with np.errstate(over="ignore"):

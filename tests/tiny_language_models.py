@@ -19,9 +19,9 @@ WORDS = sorted({w.strip(".!") for line in LINES for w in line.split()})
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "</s>")
 
 
-def tokenizer(**special: str) -> Any:
-    """WordPiece over the words above and single letters, in small letters."""
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+def tokenizer(around: str, **special: str) -> Any:
+    """WordPiece over the words above and single letters, in small letters; `around` is how a text is framed."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
@@ -30,6 +30,8 @@ def tokenizer(**special: str) -> Any:
     inner.normalizer = normalizers.BertNormalizer(lowercase=True)
     inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     inner.decoder = decoders.WordPiece()
+    frame = [(token, inner.token_to_id(token)) for token in around.split() if token != "$A"]
+    inner.post_processor = processors.TemplateProcessing(single=around, special_tokens=frame)
     return PreTrainedTokenizerFast(tokenizer_object=inner, model_max_length=64, **special)
 
 
@@ -50,7 +52,8 @@ def masked(folder: Path, seed: int = 0) -> Path:
     """A BERT that fills masks."""
     from transformers import BertConfig, BertForMaskedLM
 
-    tokens = tokenizer(pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]")
+    tokens = tokenizer("[CLS] $A [SEP]", pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
+                       mask_token="[MASK]")  # fmt: skip
     config = BertConfig(vocab_size=len(tokens), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
                         intermediate_size=64, max_position_embeddings=64, pad_token_id=0)  # fmt: skip
     return save(folder, BertForMaskedLM(config), tokens, seed)
@@ -60,7 +63,7 @@ def translator(folder: Path, seed: int = 0) -> Path:
     """A T5 that puts one line for another."""
     from transformers import T5Config, T5ForConditionalGeneration
 
-    tokens = tokenizer(pad_token="[PAD]", unk_token="[UNK]", eos_token="</s>")
+    tokens = tokenizer("$A </s>", pad_token="[PAD]", unk_token="[UNK]", eos_token="</s>")
     config = T5Config(vocab_size=len(tokens), d_model=32, d_kv=16, d_ff=64, num_layers=1, num_heads=2, pad_token_id=0,
                       eos_token_id=5, decoder_start_token_id=0)  # fmt: skip
     return save(folder, T5ForConditionalGeneration(config), tokens, seed)
@@ -72,3 +75,52 @@ def pinned(folder: Path) -> dict[str, Any]:
 
     digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     return {"weights": {"source": "file", "path": str(folder), "sha256": digest}}
+
+
+def marian(folder: Path) -> Path:
+    """A MarianMT with its own two SentencePiece vocabularies."""
+    import json
+    import warnings
+
+    import sentencepiece
+    from transformers import MarianConfig, MarianMTModel, MarianTokenizer
+
+    folder.mkdir(parents=True)
+    (folder / "lines.txt").write_text("\n".join(LINES * 3))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(folder / "lines.txt"), model_prefix=str(folder / "own"), vocab_size=80, minloglevel=5
+    )
+    own = sentencepiece.SentencePieceProcessor(model_file=str(folder / "own.model"))
+    pieces = ["</s>", "<unk>", *(own.id_to_piece(i) for i in range(own.get_piece_size())), "<pad>"]
+    vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
+    (folder / "own.json").write_text(json.dumps(vocabulary))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")
+        tokens = MarianTokenizer(str(folder / "own.model"), str(folder / "own.model"), str(folder / "own.json"))
+    config = MarianConfig(vocab_size=len(vocabulary), d_model=32, encoder_layers=1, decoder_layers=1,
+                          encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=64, decoder_ffn_dim=64,
+                          max_position_embeddings=64, pad_token_id=vocabulary["<pad>"], eos_token_id=0,
+                          decoder_start_token_id=vocabulary["<pad>"], forced_eos_token_id=0)  # fmt: skip
+    return save(folder / "saved", MarianMTModel(config), tokens)
+
+
+def byte_level(folder: Path) -> Path:
+    """A RoBERTa that fills masks, with a byte-level vocabulary."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaForMaskedLM
+
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=600, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    inner.train_from_iterator(LINES * 20, trainer)
+    inner.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    tokens = PreTrainedTokenizerFast(tokenizer_object=inner, model_max_length=64, bos_token="<s>", eos_token="</s>",
+                                     pad_token="<pad>", unk_token="<unk>", mask_token="<mask>")  # fmt: skip
+    config = RobertaConfig(vocab_size=len(tokens), hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
+                           intermediate_size=64, max_position_embeddings=66, pad_token_id=1)  # fmt: skip
+    return save(folder, RobertaForMaskedLM(config), tokens)

@@ -107,7 +107,7 @@ def _publish(
 
 def word_vectors(root: Path, max_tokens: int = 32) -> dict[str, Any]:
     """A backbone of texts: a small GloVe file with random vectors of the words that `factories` writes."""
-    words = ["[PAD]", *factories.FILLERS, *(word for own in factories.WORDS.values() for word in own), "."]
+    words = [*factories.FILLERS, *(word for own in factories.WORDS.values() for word in own), "."]
     vectors = np.random.default_rng(0).normal(size=(len(words), 8))
     lines = [f"{word} {' '.join(f'{v:.4f}' for v in row)}\n" for word, row in zip(words, vectors)]
     place = root / "tiny.glove.txt"
@@ -174,35 +174,6 @@ def odd_images(folder: Path, seed: int = 0) -> list[Path]:
     return [*made, folder / "turned.jpg"]
 
 
-ODD_TEXTS = (
-    "\U0001f600\U0001f600 what a day \U0001f44d\U0001f3fd \U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001f1ee\U0001f1f1", "\U0001f389",
-    "\u0627\u0644\u0637\u0639\u0627\u0645 \u062c\u064a\u062f \u062c\u062f\u0627", "\u05d4\u05d0\u05d5\u05db\u05dc \u05d4\u05d9\u05d4 great \u05de\u05d0\u05d5\u05d3", "\u202ethe food was bad\u202c",
-    "\u98df\u3079\u7269\u306f\u826f\u3044", "cafe\u0301 caf\u00e9 CAF\u00c9", "\ufeffthe food was good", " \ufeff\ufeff the table", "one\r\ntwo\rthree\nfour",
-    "\u200b", "\u200b\u200c\u200d", "\x01\x02 the \x7f food", "a", ".", "!!! ??? ...", "[CLS] the [SEP] food [PAD] [MASK] [UNK]",
-    "<p>the <b>food</b> &amp; service</p>", "THE FOOD WAS BAD", "the\u00a0food\u2003was\u3000good", "\U0001d4df\U0001d4fb\U0001d4f2\U0001d4fb\U0001d4ee",
-    "the food was very good and " * 600, "a" * 20_000, "\U0001f600" * 3_000, "x " * 400_000,
-)  # fmt: skip
-"""Texts that a network answers: emoji, from right to left, marks, controls, over-long ones."""
-REFUSED_TEXTS = {
-    "empty_text": [b"", b" \r\n\t ", "\u00a0\u2003\u3000".encode(), b"\xef\xbb\xbf", b"\xef\xbb\xbf \xef\xbb\xbf\n"],
-    "nul_byte": [b"the\0food", b"\0"],
-    "invalid_utf8": [b"the food \xff", "the food".encode("utf-16")],
-    "too_long": [b"a" * 1_000_001],
-}  # fmt: skip
-"""Reason -> contents of files that are refused."""
-
-
-def held_out_texts(num: int = 200, seed: int = 1) -> list[bytes]:
-    """Contents of text files of many lengths, those above among them, in no order."""
-    rng = np.random.default_rng(seed)
-    refused = [content for contents in REFUSED_TEXTS.values() for content in contents]
-    given = [*(text.encode() for text in ODD_TEXTS), *refused]
-    while len(given) < num:
-        label = sorted(factories.WORDS)[len(given) % 2]
-        given.append(" ".join(factories.sentence(label, rng) for _ in range(int(rng.integers(1, 5)))).encode())
-    return [given[i] for i in rng.permutation(len(given))]
-
-
 HANDOFF_UPSTREAM = (
     "ingest", "validate", "augment", "select", "finetune", "evaluate",
     "bias", "drift", "gate", "report", "export",
@@ -215,7 +186,8 @@ def before_handoff(root: Path, repository: Path, before: Callable[..., None] = b
     export(root)
     table = read_table(root / "artifacts/validate/accepted.parquet")
     labels = read_json(root / "artifacts/finetune/runs/main/run.json")["labels"]
-    for path, record in _records(labels, len(table)).items():
+    source = "image_folder" if "input.path" in table else "text_table"
+    for path, record in _records(labels, len(table), source).items():
         write_json(root / "artifacts" / path, record)
     (root / "artifacts/report/index.html").write_text("<!doctype html><title>trial</title><p>All is well.", "utf-8")
     (root / "requirements.lock").write_text("numpy==2\n")
@@ -227,7 +199,7 @@ def interval(value: float) -> dict[str, float]:
     return {"value": value, "low": value - 0.02, "high": value + 0.02, "level": 0.95}
 
 
-def _records(labels: list[str], num: int) -> dict[str, Any]:
+def _records(labels: list[str], num: int, source: str) -> dict[str, Any]:
     measures = (
         "accuracy",
         "balanced_accuracy",
@@ -283,7 +255,7 @@ def _records(labels: list[str], num: int) -> dict[str, Any]:
     reasons = {"not_an_image": 1}
     return {
         "ingest/summary.json": {
-            **counts, "source": {"name": "image_folder"}, "task": "image_classification", "reasons": reasons,
+            **counts, "source": {"name": source}, "reasons": reasons,
             "labels": dict.fromkeys(labels, num // len(labels)), "attributes": [], "notes": {},
         },
         "validate/findings.json": [finding],

@@ -9,13 +9,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
+from components import word_files
 from components.contracts import InputError
 
 POS = {"1": "noun", "2": "verb", "3": "adj", "4": "adv", "5": "adj"}
@@ -25,7 +25,7 @@ _MARKER = re.compile(r"\((?:a|p|ip)\)$")  # of adjectives: before or after the n
 
 
 class ThesaurusError(InputError):
-    """WordNet's data or the vectors are not there, or are something else."""
+    """WordNet's data are not there, or are something else."""
 
 
 @dataclass(frozen=True)
@@ -126,43 +126,14 @@ class Vectors:
 
 @functools.lru_cache(maxsize=2)
 def vectors(path: Path, max_words: int) -> Vectors:
-    """The first words of a text file of vectors: GloVe's, Word2Vec's or FastText's (those begin with a line of two
-    numbers). The most frequent words come first in such files.
+    """The first words of a file of word vectors, which are the most frequent ones.
 
     Raises:
-        ThesaurusError: it is something else.
+        WeightsError: it is something else.
     """
-    try:
-        with path.open(encoding="utf-8", newline="\n") as handle:
-            first = next(handle, "")
-            lines = handle if len(first.split()) == 2 else _again(first, handle)
-            rows = _rows(islice(lines, max_words))
-    except (ValueError, OSError):
-        rows = []
-    if not rows:
-        raise ThesaurusError(
-            f"{path.name} is not a text file of word vectors: a word and its numbers on each line, all of one length"
-        )
-    matrix = np.array([numbers for _, numbers in rows], dtype=np.float32)
-    matrix /= np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-12)
+    held = word_files.read(path, max_words)
+    matrix = held.vectors / np.maximum(np.linalg.norm(held.vectors, axis=1, keepdims=True), 1e-12)
     places: dict[str, int] = {}
-    for place, (word, _) in enumerate(rows):
+    for place, word in enumerate(held.words):
         places.setdefault(word.lower(), place)
-    return Vectors([word for word, _ in rows], places, matrix)
-
-
-def _again(first: str, rest: Iterable[str]) -> Iterable[str]:
-    yield first
-    yield from rest
-
-
-def _rows(lines: Iterable[str]) -> list[tuple[str, np.ndarray]]:
-    rows: list[tuple[str, np.ndarray]] = []
-    for line in lines:
-        fields = line.rstrip().split(" ")
-        size = len(rows[0][1]) if rows else len(fields) - 1
-        numbers = np.array(fields[-size:], dtype=np.float32)  # some words of GloVe's hold blanks
-        if len(numbers) != size or size < 2 or len(fields) <= size or not np.isfinite(numbers).all():
-            raise ValueError("not a row of vectors")
-        rows.append((" ".join(fields[:-size]), numbers))
-    return rows
+    return Vectors(list(held.words), places, matrix)

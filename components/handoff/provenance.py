@@ -87,7 +87,7 @@ def without(private: dict[str, str], text: str) -> str:
 
 def holds(content: bytes, path: str) -> bool:
     """Whether a file's bytes name that path: as a path of its own, not as a part of another (`plants/roots`)."""
-    return _whole(path).search(content) is not None
+    return path.encode() in content and _whole(path).search(content) is not None  # the first is fast
 
 
 def _whole(path: str) -> re.Pattern[bytes]:

@@ -4,13 +4,15 @@ How rows are read and which are set aside stands in table_files.py. Rules, besid
 
 - Only an empty value (null and NaN in JSON and Parquet too) is missing: "NA", "None" and "null" are values.
 - Numbers become text: 3 and 3.0 are "3". A label, id, attribute or path loses surrounding blanks.
+- A list of labels (JSON, Parquet) is written as `run.decision` has it, where that knows several labels a sample;
+  where it does not, or where a label holds its separator, the row is set aside (`malformed_value`).
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -18,7 +20,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from components import params
+from components import params, plugins
 from components.contracts import InputError
 from components.ingest.table_files import SUFFIXES, Row, not_of, read
 from components.job import Job
@@ -89,7 +91,21 @@ def rows_of(place: Path, options: Options, wanted: list[str], job: Job) -> list[
                 f"warning: most of what is beyond ASCII in {place.name} is not {options.encoding} ({odd} rows); is it "
                 "in another encoding? Name it in `encoding` of the source."
             )
-    return rows
+    decision = plugins.load("decisions", job.run.decision)
+    return [_with_label(row, options.label, decision) for row in rows] if hasattr(decision, "joined") else rows
+
+
+def _with_label(row: Row, column: str, decision: Any) -> Row:
+    """The row with its list of labels, if it has one, in the decision's writing."""
+    given = row.values.get(column)
+    if not isinstance(given, list):
+        return row
+    try:
+        names = {text_of(name) for name in given} - {""}
+    except ValueError:
+        return row
+    text = decision.joined(names)
+    return replace(row, values=row.values | {column: text}) if {*decision.split(text)} == names else row
 
 
 def _check_columns(wanted: list[str], columns: list[str], file: str) -> None:

@@ -316,7 +316,7 @@ def _raise(error: Exception) -> Sample:
 def shipped(spec: dict[str, Any]) -> dict[str, Any]:
     """The settings that this file needs, of those that a backbone gave."""
     how = asdict(Preprocessing.read(spec))
-    return {**how, "files": {TOKENIZER: how.pop("tokenizer")}}
+    return {"files": {TOKENIZER: how.pop("tokenizer")}, **how}
 
 
 def describe(spec: dict[str, Any]) -> dict[str, Any]:
@@ -357,9 +357,9 @@ def words(spec: dict[str, Any]) -> dict[str, Any]:
             f"What stands after the first {most} tokens of a text is not seen.",
         ],
         "fit": {
-            "truncated_share": "texts of which the end is cut",
-            "unknown_share": "tokens that its vocabulary does not know",
-            "coverage": "tokens that it sees and knows",
+            "truncated_share": "share of texts whose end is cut",
+            "unknown_share": "share of tokens that its vocabulary does not know",
+            "coverage": "share of all tokens that it sees and knows",
             "tokens_p95": "tokens of a text, 95th percentile",
         },
     }

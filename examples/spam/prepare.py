@@ -46,8 +46,8 @@ FOLDERS = {
 TABLES = {"until_august": "", "from_september": "2002-09-01"}
 """Table -> its first day, in time's order."""
 NUM_WORDS = 50_000
-MAX_HOLDERS = 100
-"""A run of words in more mails (a list's footer) does not make two of them worth comparing."""
+MAX_HOLDERS = 50
+"""Mails that a run of words may stand in and still tell that two of them are alike."""
 
 
 class Unavailable(Exception):
@@ -134,12 +134,13 @@ def row(path: Path) -> dict[str, str]:
 
 def families(rows: list[dict[str, str]]) -> list[str]:
     """The first id among the mails that hang together: of one thread, or with half of their runs of three words in
-    common. One family belongs into one split."""
+    common (runs that stand in many mails, as a list's footer does, not counted). A family belongs into one split."""
     runs = [words_in_a_row(r["text"]) for r in rows]
     holders: defaultdict[str, list[int]] = defaultdict(list)
     for i, mine in enumerate(runs):
         for run in mine:
             holders[run].append(i)
+    runs = [{run for run in mine if len(holders[run]) <= MAX_HOLDERS} for mine in runs]
     threads: dict[str, int] = {}
     first = list(range(len(rows)))
 
@@ -151,8 +152,8 @@ def families(rows: list[dict[str, str]]) -> list[str]:
 
     for i, mine in enumerate(runs):
         near = {threads.setdefault(rows[i]["thread"] or rows[i]["id"], i)}
-        shared = Counter(j for run in mine if len(holders[run]) <= MAX_HOLDERS for j in holders[run] if j < i)
-        near |= {j for j in shared if 2 * len(mine & runs[j]) >= len(mine | runs[j])}
+        shared = Counter(j for run in mine for j in holders[run] if j < i)
+        near |= {j for j, both in shared.items() if 2 * both >= len(mine) + len(runs[j]) - both}
         for j in near:
             one, other = sorted((root(i), root(j)))
             first[other] = one

@@ -1,20 +1,29 @@
-"""dvc.yaml against the code: a module that a stage uses and dvc.yaml does not list would be a stale cache."""
+"""dvc.yaml against the code: a module that a stage uses and dvc.yaml does not list would be a stale cache.
+
+Held for the plugins that params.yaml names, and for every other one that a template of dvc.yaml could name.
+"""
 
 from __future__ import annotations
 
 import importlib
+import json
 import re
+import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grimp
 import pytest
 
 from components import plugins
+from components.params import load_yaml
 from pipelines import dag
 
 ROOT = Path(__file__).parent.parent.parent
 STAGES = {s.name: s for s in dag.load(ROOT)}
+_CHOICE = re.compile(r"components/([\w/]+)/\$\{([\w.]+)\}\.py")
 _FAMILY = re.compile(r"""(?:plugins\.load|plugins\.choose|load|choose|Family)\(\s*["']([a-z_.]+)["']""")
 _READ = re.compile(r"""job\.source\(\s*["'](\w+)["'],\s*f?["']([^"']+)["']""")
 
@@ -22,6 +31,41 @@ _READ = re.compile(r"""job\.source\(\s*["'](\w+)["'],\s*f?["']([^"']+)["']""")
 @pytest.fixture(scope="session")
 def graph() -> grimp.ImportGraph:
     return grimp.build_graph("components", exclude_type_checking_imports=True, cache_dir=None)
+
+
+def choices() -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """(key of params.yaml, plugin, its tasks) that dvc.yaml has a template for, every one but those chosen."""
+    found = {key: folder.replace("/", ".") for folder, key in _CHOICE.findall((ROOT / "dvc.yaml").read_text())}
+    for key, family in found.items():
+        for name in plugins.names(family):
+            if name != chosen(load_yaml(ROOT / "params.yaml"), key):
+                yield key, name, tuple(getattr(plugins.load(family, name), "TASKS", ()))
+
+
+def chosen(values: dict[str, Any], key: str) -> str:
+    for part in key.split("."):
+        values = values[part]
+    return str(values)
+
+
+@pytest.fixture(scope="session")
+def variants(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dag.Stage]]:
+    """The stages as they stand, and with each other plugin in the place of the chosen one."""
+    root = tmp_path_factory.mktemp("variant")
+    shutil.copy(ROOT / "dvc.yaml", root)
+    made = [STAGES]
+    for key, name, tasks in choices():
+        values = load_yaml(ROOT / "params.yaml")
+        *above, last = key.split(".")
+        section = values
+        for part in above:
+            section = section[part]
+        section[last] = name
+        if tasks and values["run"]["task"] not in tasks:  # a plugin for texts is chosen where the task is one of texts
+            values["run"]["task"] = tasks[0]
+        (root / "params.yaml").write_text(json.dumps(values))  # JSON is YAML
+        made.append({s.name: s for s in dag.load(root)})
+    return made
 
 
 def path_of(module: str) -> str:
@@ -34,23 +78,34 @@ def closure(graph: grimp.ImportGraph, module: str) -> set[str]:
 
 
 def used_modules(stage: dag.Stage, graph: grimp.ImportGraph) -> set[str]:
-    """What the stage imports, and what the plugins that it can load import."""
+    """What the stage imports, and what the plugins that it can load import, and those that they can load."""
     found = closure(graph, f"components.{stage.name}.stage")
-    families = {
-        f
-        for m in found - {"components.plugins"}
-        for f in _FAMILY.findall((ROOT / path_of(m)).read_text())
-        if f in plugins.families()
-    }
-    for family in families:
-        folder = f"components/{family.replace('.', '/')}"
-        chosen = {d for d in stage.deps if d.startswith(folder + "/")}
-        whole = any(folder == d or folder.startswith(d + "/") for d in stage.deps)
-        names = plugins.names(family) if whole else [Path(d).stem for d in chosen]
-        assert names, f"{stage.name} loads plugins of {family}, but dvc.yaml lists none of them"
-        for name in names:
-            found |= closure(graph, f"components.{family}.{name}")
+    known: set[str] = set()
+    while families := families_in(found) - known:
+        known |= families
+        for family in families:
+            found |= plugin_modules(stage, family, graph)
     return {m for m in found if not path_of(m).endswith("__init__.py")}
+
+
+def families_in(modules: set[str]) -> set[str]:
+    texts = [(ROOT / path_of(m)).read_text() for m in modules - {"components.plugins"}]
+    return {family for text in texts for family in _FAMILY.findall(text)} & {*plugins.families()}
+
+
+def plugin_modules(stage: dag.Stage, family: str, graph: grimp.ImportGraph) -> set[str]:
+    folder = f"components/{family.replace('.', '/')}"
+    chosen = {d for d in stage.deps if d.startswith(folder + "/")}
+    whole = any(folder == d or folder.startswith(d + "/") for d in stage.deps)
+    names = plugins.names(family) if whole else [Path(d).stem for d in chosen]
+    assert names, f"{stage.name} loads plugins of {family}, but dvc.yaml lists none of them"
+    tasks = {Path(d).stem for d in stage.deps if d.startswith("components/tasks/")}
+    found: set[str] = set()
+    for name in names:
+        of = getattr(plugins.load(family, name), "TASKS", tasks)
+        if not tasks or tasks & {*of}:  # one for other tasks is never loaded
+            found |= closure(graph, f"components.{family}.{name}")
+    return found
 
 
 def undeclared(stage: dag.Stage, used: set[str]) -> set[str]:
@@ -58,25 +113,31 @@ def undeclared(stage: dag.Stage, used: set[str]) -> set[str]:
     return {p for p in paths if not any(p == d or p.startswith(d + "/") for d in stage.deps)}
 
 
-@pytest.mark.parametrize("name", STAGES)
-def test_every_module_that_a_stage_uses_is_a_dependency(name: str, graph: grimp.ImportGraph) -> None:
-    assert not undeclared(STAGES[name], used_modules(STAGES[name], graph))
+Variants = list[dict[str, dag.Stage]]
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_every_code_dependency_is_used(name: str, graph: grimp.ImportGraph) -> None:
-    used = {path_of(m) for m in used_modules(STAGES[name], graph)}
+def test_every_module_that_a_stage_uses_is_a_dependency(
+    name: str, graph: grimp.ImportGraph, variants: Variants
+) -> None:
+    assert len(variants) > 8, "there are others to choose"
+    for stages in variants:
+        assert not undeclared(stages[name], used_modules(stages[name], graph))
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_code_dependency_is_used(name: str, graph: grimp.ImportGraph, variants: Variants) -> None:
+    used = {path_of(m) for stages in variants for m in used_modules(stages[name], graph)}
     code = {d for d in STAGES[name].deps if d.startswith("components/")}
     assert {d for d in code if not any(u == d or u.startswith(d + "/") for u in used)} == set()
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_dropping_any_code_dependency_is_noticed(name: str, graph: grimp.ImportGraph) -> None:
-    stage = STAGES[name]
-    used = used_modules(stage, graph)
-    for dropped in [d for d in stage.deps if d.startswith("components/")]:
-        broken = replace(stage, deps=tuple(d for d in stage.deps if d != dropped))
-        assert undeclared(broken, used), dropped
+def test_dropping_any_code_dependency_is_noticed(name: str, graph: grimp.ImportGraph, variants: Variants) -> None:
+    each = [(stages[name], used_modules(stages[name], graph)) for stages in variants]
+    for dropped in [d for d in STAGES[name].deps if d.startswith("components/")]:
+        broken = [(replace(s, deps=tuple(d for d in s.deps if d != dropped)), used) for s, used in each]
+        assert any(undeclared(stage, used) for stage, used in broken), dropped
 
 
 @pytest.mark.parametrize("name", STAGES)

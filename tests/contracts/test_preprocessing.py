@@ -133,7 +133,7 @@ def test_a_sample_gives_the_very_inputs_of_training(name: str, tmp_path: Path) -
 def test_only_what_it_needs_is_shipped(name: str, tmp_path: Path) -> None:
     module, _, canonical = given(name)
     shipped = module.shipped(canonical.spec)
-    assert "pooling" not in shipped
+    assert set(shipped) == set(canonical.spec) - {"pooling"}
     assert tuple(shipped.get("files", {})) == module.FILES
     reader(name, tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == {"preprocessing.json", *module.FILES}

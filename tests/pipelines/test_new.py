@@ -264,6 +264,11 @@ def test_texts_that_cannot_be_used_are_told_and_do_not_stop_it(make: Make, tmp_p
     assert summary["reasons"] == {"empty_text": 2, "not_utf8": 1, "wrong_number_of_fields": 1}
 
 
+def test_long_texts_with_slashes_are_not_taken_for_paths(tmp_path: Path) -> None:
+    rows = [{"mail": f"see http://x/{n}\n" * 400, "label": "ab"[n % 2]} for n in range(30)]
+    assert survey.survey(write(rows, tmp_path / "t.csv")).source["text"] == "mail"
+
+
 def test_texts_beside_paths_that_lead_nowhere_are_taken_and_it_is_told(tmp_path: Path) -> None:
     rows = [{**row, "picture": f"{n}.png"} for n, row in enumerate(phrases(30))]
     found = survey.survey(write(rows, tmp_path / "t.csv"))

@@ -54,7 +54,7 @@ class WordNet(params.Params):
 
 
 class Vectors(Weights):
-    """Nearest neighbours in word vectors (the text format of GloVe, Word2Vec or FastText)."""
+    """Nearest neighbours in a file of word vectors (GloVe, Word2Vec or FastText)."""
 
     source: Literal["file", "package"]
     """file: `path`. package: `path` (a glob) in it."""
@@ -63,7 +63,7 @@ class Vectors(Weights):
     min_similarity: float = Field(default=0.6, ge=-1, le=1)
     """Cosine below which a word is not near."""
     max_words: int = Field(default=50_000, ge=2)
-    """First words of the file."""
+    """First words of the file, which are the most frequent."""
 
 
 class Params(params.Params):

@@ -1,4 +1,4 @@
-"""ONNX in one file, float32, any batch size.
+"""ONNX in one file, float32, any batch size, and any length where the samples have one.
 
 What: torch's dynamo exporter, weights inside the file, names and folders of this machine taken out.
 When: the model is to run anywhere that ONNX Runtime runs.
@@ -43,12 +43,14 @@ class ExportError(InputError):
 
 
 def export(
-    model: nn.Module, inputs: dict[str, np.ndarray], outputs: tuple[str, ...], path: Path, params: Params
-) -> None:
+    model: nn.Module, inputs: dict[str, np.ndarray], outputs: tuple[str, ...], path: Path, params: Params,
+    free_axes: dict[int, tuple[str, int]] | None = None,
+) -> None:  # fmt: skip
     """Write a network in eval mode; the same weights give the same bytes, wherever that happens.
 
     `inputs` are examples by name, in the order of forward's arguments, with a batch of at least 2 on axis 0;
-    `outputs` names what forward gives.
+    `outputs` names what forward gives. `free_axes` are the other axes whose size is free in every input, each with
+    its name and its largest size.
 
     Raises:
         ExportError: the exporter cannot follow the network.
@@ -56,33 +58,48 @@ def export(
     import onnx
     import torch
 
-    batch = torch.export.Dim(BATCH, min=1)
+    names = {0: BATCH, **{axis: name for axis, (name, _) in (free_axes or {}).items()}}
+    free = {axis: torch.export.Dim(name, min=1, max=most) for axis, (name, most) in (free_axes or {}).items()}
+    free[0] = torch.export.Dim(BATCH, min=1)
     examples = tuple(torch.from_numpy(a) for a in inputs.values())
     try:
         with warnings.catch_warnings():
             # torch 2.13 copies its own tree specification and warns itself about it
             warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+            # that the same axis of two inputs has one name is meant
+            warnings.filterwarnings("ignore", message=".*The axis name: .* will not be used", category=UserWarning)
             program = torch.onnx.export(
                 model, examples, dynamo=True, external_data=False, verbose=False, opset_version=params.opset,
                 input_names=list(inputs), output_names=list(outputs),
-                dynamic_shapes={"inputs": tuple({0: batch} for _ in examples)},
+                dynamic_shapes={"inputs": tuple(free for _ in examples)},
             )  # fmt: skip
     except torch.onnx.OnnxExporterError as error:
-        raise _refusal(str(error.__cause__ or error).strip().splitlines()[0][:300]) from error
+        raise _refusal(str(error.__cause__ or error).strip().splitlines()[0][:300], names) from error
     assert program is not None
+    for value in (v for node in program.model.graph.all_nodes() for v in node.outputs):
+        if value.name in outputs and not value.is_graph_output():
+            value.name = f"{value.name}_inside"  # torch 2.13 calls what a table of vectors gives `embedding` too
     proto = program.model_proto
-    for node in (*proto.graph.input, *proto.graph.output):
-        if node.type.tensor_type.shape.dim[0].dim_param != BATCH:  # torch 2.13 may fix it without a word
-            raise _refusal(f"its {node.name} has one fixed size")
+    _check_free(proto, names)
     strip(proto)
     content = proto.SerializeToString(deterministic=True)
     onnx.checker.check_model(content, full_check=True)
     write_atomic(path, content)
 
 
-def _refusal(why: str) -> ExportError:
+def _check_free(proto: Any, names: dict[int, str]) -> None:
+    """torch 2.13 may fix a size without a word."""
+    wanted = [(node, names) for node in proto.graph.input] + [(node, {0: BATCH}) for node in proto.graph.output]
+    for node, axes in wanted:
+        for axis, name in axes.items():
+            if node.type.tensor_type.shape.dim[axis].dim_param != name:
+                raise _refusal(f"its {node.name} has one fixed {name}", names)
+
+
+def _refusal(why: str, names: dict[int, str]) -> ExportError:
+    free = " and ".join([f"free {BATCH} size", *(name for axis, name in names.items() if axis)])
     return ExportError(
-        f"this backbone cannot be written as ONNX with a free batch size: {why}. "
+        f"this backbone cannot be written as ONNX with a {free}: {why}. "
         "Take its candidate out of `select.candidates`, or try another `export.target.opset`."
     )
 

@@ -4,7 +4,7 @@ What: one sample a row; columns for the text and the label, and where wanted a s
 When: the texts stand in the table itself.
 Not when: the table names files (source `table`), or labels stand for words inside the text.
 Settings: file, text, text_pair, label, id, attributes, delimiter, quote, encoding.
-Cost: 1.6 s and 0.4 GB for 100,000 rows of 400 characters; the whole table is held in memory.
+Cost: 1.8 s of a processor and 0.4 GB for 100,000 rows of 500 characters; the whole table is held in memory.
 Evidence here: tests/components/ingest/test_text_table.py, tests/contracts/test_sources.py.
 Source: RFC 4180 for CSV; the rules are our own and stand in components/ingest/tables.py and below.
 

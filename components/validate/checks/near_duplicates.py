@@ -8,15 +8,17 @@ When: texts that people forward, quote, generate from templates or scrape: mail,
 Not when: near copies are the task (paraphrases, versions of one contract): raise the limits and read the counts.
 Paraphrases in other words are not found; a text within a longer one is only found if it is most of it.
 Settings: min_similarity, shingle_words, min_words, max_leaked, max_conflicting.
-Cost: linear; 20,000 texts of 260 words in 9 to 28 s, in the worst case (20,000 copies of one form letter with a few words
-changed) 59 s, 1.5 GB (one core, machine idle or busy, November 2026).
-Evidence here: a trial on the SpamAssassin corpus (examples/spam; a script that was not kept, November 2026). All 5,931
-distinct mails, random split: 910 texts have a twin, 234 of 1,776 held-out mails (13.2 %) one in train, no twin has
-another label; 3 s. MinHash finds all 1,316 pairs that comparing every mail with every other finds. With words and a
-logistic regression, held-out twins were all right and the others to 97.9 %: errors were understated by the share of
-twins, 1.9 % for 2.1 %. A split by thread leaves 8.6 %. So a tenth is told, and a fifth is refused.
+Cost: linear; 20,000 texts of 260 words in 9 s (28 s on a busy machine); at worst, 20,000 copies of one form letter with
+a few words changed, 59 s and 1.5 GB (one core, November 2026).
+Evidence here: tests/contracts/test_checks.py, and a trial on the SpamAssassin corpus of examples/spam (a script that
+was not kept, November 2026). Its 5,919 distinct mails, random split: 910 have a twin, 234 of 1,776 held-out ones
+(13.2 %) have one in train, no twin has another label; 3 s. These are all of the 1,316 pairs that comparing every mail
+with every other finds. With TF-IDF and a logistic regression, held-out mails with a twin were all right, others to
+97.9 %: errors were understated by about the share of twins (1.9 % for 2.1 %). Split by thread, 8.6 % remain. So any is
+told, and a fifth is refused.
 Source: components/validate/twins.py; runs of words and the limit of 0.8 after Lee and others, Deduplicating training
-data makes language models better, 2022, 4.2 (they take runs of 5 words; on the corpus above 3 find a tenth more).
+data makes language models better, 2022, 4.2 (they take runs of 5
+words; on that corpus, runs of 3 find an eighth more held-out twins).
 """
 
 from __future__ import annotations
@@ -60,13 +62,15 @@ def check(table: pd.DataFrame, params: Params) -> list[Finding]:
     Raises:
         InputError: the table has no texts.
     """
-    given = table.assign(_row=texts.pairs(table, NAME))
-    used = given[given["split"].notna()].sort_values("id", kind="stable").drop_duplicates("sha256")
+    given = texts.pairs(table, NAME)
+    rows = table.assign(_place=np.arange(len(table)))
+    used = rows[rows["split"].notna()].sort_values("id", kind="stable").drop_duplicates("sha256")
     if not len(used):
         return []
     from components.validate import twins
 
-    found = twins.find(list(used["_row"]), params.min_similarity, params.shingle_words, params.min_words)
+    compared = [given[place] for place in used["_place"]]
+    found = twins.find(compared, params.min_similarity, params.shingle_words, params.min_words)
     train, label = (used["split"] == "train").to_numpy(), used["label"].to_numpy()
     leaked = train[found.one] != train[found.other]
     conflict = label[found.one] != label[found.other]
@@ -86,8 +90,8 @@ def _leaked(used: pd.DataFrame, found: Twins, which: np.ndarray, most: float) ->
     share = len(rows) / int(held_out.sum())
     told = (
         f"{len(rows)} of {held_out.sum()} validation and test texts ({share:.1%}) have a near twin in train "
-        f"({_examples(used, found, which, 'split', ' in {}')}), so what is measured there is memory. Take one of each "
-        "pair out, or keep them together: an attribute with one value for all twins, named in validate.split.group"
+        f"({_examples(used, found, which, 'split', ' in {}')}), so what is measured there is partly memory. Take one "
+        "of each pair out, or keep them together (an attribute with one value for all twins, as validate.split.group)"
     )
     return [_finding("error" if share > most else "warning", told, used, rows)]
 

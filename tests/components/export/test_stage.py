@@ -143,6 +143,50 @@ def test_a_model_that_differs_is_refused_and_not_kept(tmp_path: Path, monkeypatc
     assert not list(tmp_path.glob("artifacts/**/model.onnx"))
 
 
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("texts")
+    upstream.before_text_export(root, spec := upstream.word_vectors(root))
+    Path(spec["weights"]["path"]).unlink()  # a run needs nothing but its own folder
+    upstream.export(root)
+    return root
+
+
+def test_a_text_run_has_batch_and_length_free(texts: Path) -> None:
+    import onnxruntime
+
+    told = read_json(texts / "artifacts/export/export.json")
+    assert told["inputs"] == [
+        {"name": name, "shape": ["batch", "length"], "dtype": "int64"} for name in ("input_ids", "attention_mask")
+    ]
+    assert [o["shape"] for o in told["outputs"]] == [["batch"], ["batch", 2], ["batch", 8]]
+    assert told["parity"]["num_samples"] == len(upstream.test_rows(texts))
+    assert (told["parity"]["relative"] < 1e-4, told["parity"]["flips"]) == (True, 0)
+    session = onnxruntime.InferenceSession(texts / "artifacts/export/model.onnx")
+    for batch in (1, 2, 7):
+        for length in (1, 9, 32):
+            ones = np.ones((batch, length), np.int64)
+            found = session.run(None, {"input_ids": 2 * ones, "attention_mask": ones})
+            assert [len(f) for f in found] == [batch] * 3
+
+
+def test_a_text_run_gives_what_torch_gives_at_any_padding(texts: Path) -> None:
+    import onnxruntime
+
+    from components.model import Feed, load_run
+
+    model, record = load_run(texts / "artifacts/finetune/runs/main")
+    feed = Feed.of(record.task, record.preprocessing)
+    rows = feed.prepare(upstream.test_rows(texts), Job.at(texts))
+    session = onnxruntime.InferenceSession(texts / "artifacts/export/model.onnx")
+    together = feed.collate(rows)
+    probabilities = session.run(["probabilities"], dict(zip(record.preprocessing["inputs"], together)))[0]
+    with torch.inference_mode():
+        logits = torch.cat([model(*map(torch.from_numpy, feed.collate(rows[i : i + 1]))) for i in range(len(rows))])
+    np.testing.assert_allclose(probabilities, torch.softmax(logits / upstream.TEMPERATURE, 1), atol=1e-5)
+    assert (together[1].min(axis=0) == 0).any()  # some were padded
+
+
 def test_params_out_of_range_are_refused() -> None:
     from pydantic import ValidationError
 

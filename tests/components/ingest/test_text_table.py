@@ -338,6 +338,21 @@ def test_options_are_strict() -> None:
             text_table.Params.model_validate(wrong)
 
 
+def test_a_list_of_labels_is_written_as_the_decision_has_it(make_job: Callable[..., Job], write: Any) -> None:
+    given: list[Any] = [["b", " a"], ["c"], [], "a;b", None, ["x;y"], [["a"]], [3, 1.0]]
+    place = write("\n".join(json.dumps({"text": "t", "label": one}) for one in given), "t.jsonl")
+
+    def found(decision: str) -> list[tuple[str | None, str]]:
+        job = make_job("ingest", decision=decision)
+        return [(f.label, f.reason) for f in text_table.find(text_table.Params(), place, job)]
+
+    bad = (None, "malformed_value")
+    assert found("multi_label") == [
+        ("a;b", ""), ("c", ""), ("(none)", ""), ("a;b", ""), (None, ""), bad, bad, ("1;3", ""),
+    ]  # fmt: skip
+    assert found("single_label") == [bad, bad, bad, ("a;b", ""), (None, ""), bad, bad, bad]
+
+
 # --- attributes ---
 
 

@@ -9,8 +9,9 @@ import factories
 import numpy as np
 import pytest
 
-from components import image_preprocessing, samples
+from components import samples
 from components.job import Job
+from components.preprocessing import image_classification as pixels
 from components.tasks import image_classification as task
 
 HOW = {"height": 16, "width": 16, "mean": [0.5] * 3, "std": [0.5] * 3}
@@ -26,12 +27,12 @@ def test_pixels_are_decoded_again_when_the_code_or_the_library_changed(
         return np.array(task.prepare(table, HOW, tmp_path, job.cache("pixels"), 1, job.progress))
 
     before = prepare()
-    real = image_preprocessing.fit
-    monkeypatch.setattr(image_preprocessing, "fit", lambda image, how: 255 - real(image, how))
+    real = pixels.fit
+    monkeypatch.setattr(pixels, "fit", lambda image, how: 255 - real(image, how))
     assert np.array_equal(prepare(), before)  # the same code on disk: from the cache
-    changed = tmp_path / "image_preprocessing.py"
-    changed.write_text(Path(image_preprocessing.__file__).read_text() + "# inverted\n")
-    monkeypatch.setattr(image_preprocessing, "__file__", str(changed))
+    changed = tmp_path / "pixels.py"
+    changed.write_text(Path(pixels.__file__).read_text() + "# inverted\n")
+    monkeypatch.setattr(pixels, "__file__", str(changed))
     assert np.array_equal(prepare(), 255 - before)
     monkeypatch.setattr(task.PIL, "__version__", "0")
     assert len(list(job.cache("pixels").glob("*.npy"))) == 2

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import factories
+import numpy as np
 import pandas as pd
 import pytest
 from pydantic import ValidationError
 
 from components.contracts import InputError, Verdict, read_json, read_record, read_table, write_json, write_table
 from components.job import Job
+from components.tasks import text_classification
 from components.validate import stage
 
 SPLIT = {"train": 0.7, "validation": 0.15, "test": 0.15}
@@ -208,3 +212,78 @@ def test_an_unknown_group_lists_the_known_ones(job: Job, clean: pd.DataFrame) ->
     table = clean.assign(**{"attribute.studio": "a"})
     with pytest.raises(InputError, match=r"validate\.split\.group.*'patient'.*Known: studio"):
         judge(job, table, split={**SPLIT, "group": "patient"})
+
+
+TEXT_CHECKS = [
+    {"name": n} for n in ("labels", "duplicates", "leakage", "text_quality", "near_duplicates", "label_leak")
+]
+TOPICS = {"sea": "tide wave salt ship", "hill": "stone slope goat path", "town": "street tram shop roof"}
+
+
+@pytest.fixture
+def mails() -> pd.DataFrame:
+    """300 short texts of three labels, as `ingest` gives them: a word of the topic in most, and honest ones around."""
+    rng = np.random.default_rng(0)
+    common = [
+        f"{a}{b}" for a in ("ba", "ke", "lo", "mi", "nu", "po") for b in ("ra", "st", "zo", "ng", "ve", "lt", "ck")
+    ]
+    rows = []
+    for n in range(300):
+        label = list(TOPICS)[n % 3]
+        chosen = [*rng.choice(common, 30), *rng.choice(TOPICS[label].split(), 2)]
+        text = " ".join(str(word) for word in rng.permutation(chosen))
+        seen = text_classification.inspect({"text": text}, Path())
+        properties = {f"property.{k}": v for k, v in seen.properties.items()}
+        rows.append(
+            {"id": f"{n:03d}", "sha256": seen.sha256, "input.text": text, "label": label, **properties, "note": ""}
+        )
+    return pd.DataFrame(rows)
+
+
+def say(table: pd.DataFrame, row: int, text: str) -> None:
+    table.loc[row, "input.text"] = text
+    table.loc[row, "sha256"] = hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_clean_texts_pass_all_checks(job: Job, mails: pd.DataFrame) -> None:
+    judge(job, mails, checks=TEXT_CHECKS)
+    accepted, _, findings, verdict = result(job)
+    assert findings == []
+    assert verdict.passed
+    assert list(accepted["input.text"]) == list(mails["input.text"])
+
+
+def test_the_faults_of_texts_are_told_each_by_its_check(job: Job, mails: pd.DataFrame) -> None:
+    say(mails, 0, mails["input.text"][1])  # the same text, as sea and as hill
+    say(mails, 3, mails["input.text"][6] + " indeed")
+    say(mails, 9, "caf\u00c3\u00a9 <br> " + mails["input.text"][9])
+    for row in range(2, 300, 3):
+        say(mails, row, f"[T] {mails['input.text'][row]}")
+    judge(job, mails, checks=TEXT_CHECKS)
+    _, _, findings, verdict = result(job)
+    told = sorted((f["check"], f["severity"]) for f in findings)
+    assert told == [
+        ("duplicates", "error"), ("label_leak", "warning"), ("near_duplicates", "warning"), ("text_quality", "warning"),
+        ("text_quality", "warning"),
+    ]  # fmt: skip
+    assert {r.name for r in verdict.rules if not r.passed} == {"duplicates"}
+    assert "1 content(s) with different labels (000 is `sea` = 001 is `hill`); keep the right one" in verdict.refusal()
+    leak = next(f["message"] for f in findings if f["check"] == "label_leak")
+    assert "label `town` away" in leak
+    assert "`[t]` in" in leak
+
+
+def test_findings_about_texts_are_the_same_bytes_each_time(job: Job, mails: pd.DataFrame) -> None:
+    for row in range(5, 60, 5):
+        say(mails, row, mails["input.text"][0] + f" {row}")
+    found = []
+    for table in (mails, mails, mails.sample(frac=1, random_state=4)):
+        judge(job, table, checks=TEXT_CHECKS)
+        found.append([job.out(name).read_bytes() for name in ("findings.json", "verdict.json", "accepted.parquet")])
+    assert len(result(job)[2]) > 1
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_check_of_texts_over_images_is_a_mistake_in_params(job: Job, clean: pd.DataFrame) -> None:
+    with pytest.raises(InputError, match=r"validate\.checks: text_quality .* has input\.path"):
+        judge(job, clean, checks=[{"name": "text_quality"}])
