@@ -43,8 +43,8 @@ class Job:
     def at(cls, root: Path, stage: str = "stage", needs: Sequence[str] = (), **settings: Any) -> Job:
         """A job in a folder, for tests and for trying a stage by hand."""
         defaults: dict[str, Any] = {
-            "name": "trial", "seed": 17, "task": "image_classification", "decision": "single_label", "device": "cpu", "threads": 2,
-            "instruction_set": "avx2",
+            "name": "trial", "seed": 17, "task": "image_classification", "decision": "single_label",
+            "device": "cpu", "threads": 2, "instruction_set": "avx2",
         }  # fmt: skip
         return cls(stage, Run(**{**defaults, **settings}), root, tuple(needs))
 

@@ -27,13 +27,50 @@ FILES = "files"
 Progress = Callable[[Iterable[Any], str, int], Iterator[Any]]
 
 
+class Head(nn.Linear):
+    """Features [N, D] -> logits [N, K]; while it trains, of features on a scale of about 1.
+
+    Networks give features of very different sizes (the unit vectors of sentence-transformers have 0.05 an entry),
+    and a learning rate fits one size only. `standardise` changes how the layer is written, not what it computes;
+    `fold` writes it as a plain linear layer again.
+    """
+
+    mean: torch.Tensor | None = None
+    scale: torch.Tensor | None = None
+
+    def standardise(self, mean: torch.Tensor, scale: torch.Tensor) -> None:
+        """From now on the weights are those of (features - mean) / scale; `mean` and `scale` are [D]."""
+        assert self.scale is None, "folded before"
+        with torch.no_grad():
+            weight = self.weight.double()
+            self.bias.add_((weight @ mean.to(weight)).float())
+            self.weight.copy_((weight * scale.to(weight)).float())
+        self.mean, self.scale = mean.to(self.weight), scale.to(self.weight)
+
+    def fold(self) -> None:
+        """The weights are those of the features themselves again."""
+        assert self.mean is not None, "standardised before"
+        assert self.scale is not None, "standardised before"
+        with torch.no_grad():
+            weight = self.weight.double() / self.scale.double()
+            self.bias.sub_((weight @ self.mean.double()).float())
+            self.weight.copy_(weight.float())
+        self.mean = self.scale = None
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Logits."""
+        if self.mean is None or self.scale is None:
+            return super().forward(features)
+        return super().forward((features - self.mean) / self.scale)
+
+
 class TransferModel(nn.Module):
     """`backbone` gives features [N, D], `head` gives logits [N, K]."""
 
     def __init__(self, backbone: nn.Module, num_labels: int) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = nn.Linear(int(backbone.num_features), num_labels)  # type: ignore[arg-type]
+        self.head = Head(int(backbone.num_features), num_labels)  # type: ignore[arg-type]
         nn.init.zeros_(self.head.weight)  # the first step is then the same for every feature scale
         nn.init.zeros_(self.head.bias)
 

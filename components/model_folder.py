@@ -78,7 +78,8 @@ def open_folder(weights: Weights, repository: str | None, revision: str | None) 
         get = partial(_local, root)
     outer = ModelFolder(root, "", get)
     modules = outer.read("modules.json")
-    inner = modules[0].get("path", "") if modules and isinstance(modules[0], dict) else ""
+    first = modules[0] if isinstance(modules, list) and modules else None
+    inner = first.get("path", "") if isinstance(first, dict) else ""
     folder = ModelFolder(root, inside(str(inner)), get)
     _refuse_code(folder)
     return folder
@@ -188,8 +189,11 @@ def _converted(place: Path) -> Tokenizer:
 
     with quietly():
         found = AutoTokenizer.from_pretrained(str(place), local_files_only=True, trust_remote_code=False)
+    names = sorted({name for name in found.vocab_files_names.values() if name != "tokenizer_config.json"})
+    if not any((place / name).is_file() for name in names):  # transformers would make one without words
+        raise ValueError(f"the folder has none of {', '.join(names)}")
     backend = getattr(found, "backend_tokenizer", None)
-    if backend is None or not backend.get_vocab_size():
+    if backend is None:
         raise ValueError(f"{type(found).__name__} is not one of the tokenizers library")
     copy: Tokenizer = Tokenizer.from_str(backend.to_str())
     return copy

@@ -43,8 +43,10 @@ def read(folder: ModelFolder) -> SentenceModules | None:
         WeightsError: a module that is not known here.
     """
     listed = folder.read("modules.json", inner=False)
-    if not listed:
+    if listed is None:
         return None
+    if not isinstance(listed, list) or not all(isinstance(module, dict) for module in listed):
+        raise WeightsError(f"{folder.told}: modules.json is not a list of modules")
     pooling: tuple[str, ...] = ()
     layers: list[dict[str, Any]] = []
     for number, module in enumerate(listed):

@@ -8,6 +8,7 @@ figures).
 
 from __future__ import annotations
 
+import copy
 import difflib
 import inspect
 from typing import Any
@@ -138,7 +139,7 @@ def blank(config: Any) -> nn.Module:
     cls, options = _class(config)
     try:
         with quietly():
-            network: nn.Module = cls(config, **options)
+            network: nn.Module = cls(copy.deepcopy(config), **options)  # T5 writes into it
     except Exception as error:  # each network checks in its own way
         raise WeightsError(
             f"a {config.model_type} cannot be built from its config.json: {_first_line(error)}"
@@ -201,9 +202,15 @@ def fill(layer: nn.Module, state: dict[str, torch.Tensor], file: str) -> None:
 
 
 def encoder_of(network: nn.Module, config: Any) -> nn.Module:
-    """The part that reads: of an encoder and decoder, the encoder."""
-    whole = config.is_encoder_decoder and hasattr(network, "decoder")
-    return network.get_encoder() if whole else network  # type: ignore[operator]
+    """The part that reads: of an encoder and decoder, the encoder, whose embeddings are then in the weights once.
+
+    Raises:
+        WeightsError: it does not read tokens.
+    """
+    found: nn.Module = network.get_encoder() if config.is_encoder_decoder else network  # type: ignore[operator]
+    if "input_ids" not in inspect.signature(found.forward).parameters:
+        raise WeightsError(f"a {config.model_type} does not read tokens, so it is no backbone for texts")
+    return found
 
 
 def max_positions(network: nn.Module, config: Any) -> int | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tiny_language_models import LINES, save
+from tiny_language_models import LINES
 
 SHAPE = {
     "hidden_size": 32,
@@ -17,6 +17,8 @@ SHAPE = {
     "intermediate_size": 64,
     "max_position_embeddings": 64,
 }
+SPARE = 128
+"""Rows of embeddings that no token has, as in the real ones: there is room for what a tokenizer adds."""
 TEXTS = (
     "a good film",
     "the quick brown fox jumps over the lazy dog near a quiet river bank and then some more of it all",
@@ -92,7 +94,7 @@ def bert() -> tuple[Any, Any]:
     from transformers import BertConfig, BertModel
 
     tokens = word_piece()
-    return BertModel(BertConfig(vocab_size=len(tokens), **SHAPE)), tokens
+    return BertModel(BertConfig(vocab_size=len(tokens) + SPARE, **SHAPE)), tokens
 
 
 def roberta() -> tuple[Any, Any]:
@@ -101,7 +103,7 @@ def roberta() -> tuple[Any, Any]:
 
     tokens = byte_pairs(["<s>", "<pad>", "</s>", "<unk>"], True, **ROBERTA)
     shape = {**SHAPE, "max_position_embeddings": 66, "type_vocab_size": 1, "pad_token_id": 1}
-    return RobertaModel(RobertaConfig(vocab_size=len(tokens), **shape)), tokens
+    return RobertaModel(RobertaConfig(vocab_size=len(tokens) + SPARE, **shape)), tokens
 
 
 def distilbert() -> tuple[Any, Any]:
@@ -109,7 +111,7 @@ def distilbert() -> tuple[Any, Any]:
 
     tokens = word_piece()
     config = DistilBertConfig(
-        vocab_size=len(tokens), dim=32, n_layers=2, n_heads=2, hidden_dim=64, max_position_embeddings=64
+        vocab_size=len(tokens) + SPARE, dim=32, n_layers=2, n_heads=2, hidden_dim=64, max_position_embeddings=64
     )
     return DistilBertModel(config), tokens
 
@@ -119,7 +121,7 @@ def deberta_v2() -> tuple[Any, Any]:
 
     tokens = unigram(["[PAD]", "[CLS]", "[SEP]", "[UNK]"], "[CLS] $A [SEP]", **DEBERTA)
     config = DebertaV2Config(
-        vocab_size=len(tokens), relative_attention=True, position_buckets=8, pos_att_type=["p2c", "c2p"],
+        vocab_size=len(tokens) + SPARE, relative_attention=True, position_buckets=8, pos_att_type=["p2c", "c2p"],
         norm_rel_ebd="layer_norm", share_att_key=True, position_biased_input=False, type_vocab_size=0, **SHAPE,
     )  # fmt: skip
     return DebertaV2Model(config), tokens
@@ -132,7 +134,7 @@ def modernbert() -> tuple[Any, Any]:
     names = {"pad_token": "<pad>", "cls_token": "<s>", "sep_token": "</s>", "unk_token": "<unk>"}
     tokens = byte_pairs(["<s>", "<pad>", "</s>", "<unk>"], True, **names)
     ids = {"pad_token_id": 1, "bos_token_id": 0, "cls_token_id": 0, "eos_token_id": 2, "sep_token_id": 2}
-    return ModernBertModel(ModernBertConfig(vocab_size=len(tokens), local_attention=8, **SHAPE, **ids)), tokens
+    return ModernBertModel(ModernBertConfig(vocab_size=len(tokens) + SPARE, local_attention=8, **SHAPE, **ids)), tokens
 
 
 def gpt2() -> tuple[Any, Any]:
@@ -141,7 +143,7 @@ def gpt2() -> tuple[Any, Any]:
 
     tokens = byte_pairs(["<|endoftext|>"], False, eos_token="<|endoftext|>", unk_token="<|endoftext|>")
     config = GPT2Config(
-        vocab_size=len(tokens), n_embd=32, n_layer=2, n_head=2, n_positions=64, bos_token_id=0, eos_token_id=0
+        vocab_size=len(tokens) + SPARE, n_embd=32, n_layer=2, n_head=2, n_positions=64, bos_token_id=0, eos_token_id=0
     )
     return GPT2Model(config), tokens
 
@@ -152,7 +154,7 @@ def t5() -> tuple[Any, Any]:
 
     names = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
     tokens = unigram(["<pad>", "</s>", "<unk>"], "$A </s>", **names)
-    config = T5Config(vocab_size=len(tokens), d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2)
+    config = T5Config(vocab_size=len(tokens) + SPARE, d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2)
     return T5ForConditionalGeneration(config), tokens
 
 
@@ -165,7 +167,9 @@ def bart() -> tuple[Any, Any]:
         f"{side}_{k}": v for side in ("encoder", "decoder") for k, v in
         {"layers": 1, "attention_heads": 2, "ffn_dim": 64}.items()
     }  # fmt: skip
-    return BartModel(BartConfig(vocab_size=len(tokens), d_model=32, max_position_embeddings=64, **sides)), tokens
+    return BartModel(
+        BartConfig(vocab_size=len(tokens) + SPARE, d_model=32, max_position_embeddings=64, **sides)
+    ), tokens
 
 
 FAMILIES: dict[str, Callable[[], tuple[Any, Any]]] = {
@@ -181,9 +185,19 @@ FAMILIES: dict[str, Callable[[], tuple[Any, Any]]] = {
 
 
 def saved(family: str, folder: Path, seed: int = 0) -> Path:
-    """Network and tokenizer of a family, in a folder."""
+    """Network and tokenizer of a family, in a folder; large weights, so that texts differ in their features."""
+    import torch
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
     model, tokens = FAMILIES[family]()
-    return save(folder, model, tokens, seed)
+    with torch.no_grad():
+        for number, parameter in enumerate(model.parameters()):
+            scale = 1.0 if parameter.ndim == 1 and bool((parameter == 1).all()) else 0.0  # a norm's
+            parameter.copy_(scale + draw(tuple(parameter.shape), seed * 1000 + number))
+    model.save_pretrained(folder)
+    tokens.save_pretrained(folder)
+    return folder
 
 
 def options(folder: Path, **given: Any) -> dict[str, Any]:

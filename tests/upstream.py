@@ -116,6 +116,20 @@ def word_vectors(root: Path, max_tokens: int = 32) -> dict[str, Any]:
     return {"name": "word_vectors", "weights": weights, "max_tokens": max_tokens}
 
 
+def tiny_bert(root: Path, max_tokens: int = 24) -> dict[str, Any]:
+    """A backbone of texts whose features go through attention: what a token gives rests on all others."""
+    from transformers import BertConfig, BertModel
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    config = BertConfig(vocab_size=28, max_position_embeddings=64, initializer_range=0.2, **sizes)
+    torch.manual_seed(0)
+    folder = root / "tiny-bert"
+    BertModel(config).save_pretrained(folder)
+    (folder / "tokenizer.json").write_text(factories.tokenizer_json())
+    weights = {"source": "file", "path": str(folder), "sha256": lineage.hash_file(folder / "model.safetensors")}
+    return {"name": "transformers", "max_tokens": max_tokens, "pooling": "cls", "weights": weights}
+
+
 def judge(root: Path, passed: bool) -> None:
     """The gate's verdict."""
     why = "" if passed else "0.4 is below 0.95"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,13 +20,16 @@ from components.finetune.label_keeping import label_keeping
 from components.finetune.loop import Data, Settings
 from components.finetune.phases import Phase
 from components.job import Job
-from components.model import Feed, TransferModel, cached_features, infer, pick_device
+from components.model import Feed, Head, TransferModel, cached_features, infer, pick_device
 from components.plugins import Choice
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from components.finetune.stage import Params
+
+SCALE_SAMPLES = 256
+"""Training samples whose features tell their scale."""
 
 
 class Line:
@@ -102,10 +106,7 @@ class Line:
         seen = 0
         for number, phase in enumerate(phases):
             data = {part: self._data(part, model, phase) for part in ("train", "validation")}
-            if phase.cached:
-                with _standardised(model, data):
-                    state = self._phase(model, phase, data, keep / f"{number}.safetensors", name)
-            else:
+            with self._scaled(model, phase, data["train"], pretrained):
                 state = self._phase(model, phase, data, keep / f"{number}.safetensors", name)
             history += [{**row, "epoch": len(history) + 1 + i} for i, row in enumerate(state.history)]
             seen += state.num_samples_seen
@@ -128,6 +129,21 @@ class Line:
             note="no augmentation: features were computed once" if cached else "",
         )
         return model.cpu().eval(), record, history
+
+    def _scaled(
+        self, model: TransferModel, phase: Phase, train: Data, pretrained: bool
+    ) -> AbstractContextManager[None]:
+        """The head on standardised features; not on those of random weights, which do not keep their scale."""
+        if phase.cached:
+            return _on_scale(model.head, train.rows, each=True)
+        if not pretrained:
+            return nullcontext()
+        order = samples.keyed_rng(self.settings.seed, 0, "scale").permutation(len(train.rows))[:SCALE_SAMPLES]
+        some = train.rows[np.sort(order)]
+        job, what = self.job, "the features' scale"
+        return _on_scale(
+            model.head, infer(model.backbone, some, self.feed, self.fabric.device, job.progress, what), each=False
+        )
 
     def _backbone(self, choice: Choice, pretrained: bool) -> Any:
         return choice.load().build(choice.params, pretrained=pretrained, preprocessing=self.feed.preprocessing)
@@ -188,28 +204,22 @@ class Line:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-class _standardised:  # noqa: N801  a context, used as a function
-    """Within it the head works on standardised features; on leaving, the scaling is folded into the head."""
+@contextmanager
+def _on_scale(head: Head, features: np.ndarray, *, each: bool) -> Iterator[None]:
+    """Within it the head works on standardised features [N, D]; on leaving, that is folded into its weights.
 
-    def __init__(self, model: TransferModel, data: dict[str, Data]) -> None:
-        self.model, self.data = model, data
-        rows = np.asarray(data["train"].rows, dtype=np.float64)
-        self.mean, scale = rows.mean(axis=0), rows.std(axis=0)
-        self.scale = np.where(scale > 1e-6 * max(float(scale.max()), 1e-12), scale, 1.0)
-
-    def __enter__(self) -> None:
-
-        for part, data in self.data.items():
-            rows = ((np.asarray(data.rows, np.float64) - self.mean) / self.scale).astype(np.float32)
-            self.data[part] = replace(data, rows=rows)
-
-    def __exit__(self, *error: object) -> None:
-
-        head = self.model.head
-        with torch.no_grad():
-            weight = head.weight.double().cpu() / torch.from_numpy(self.scale)
-            head.bias.copy_((head.bias.double().cpu() - weight @ torch.from_numpy(self.mean)).float())
-            head.weight.copy_(weight.float())
+    `each` feature by its own deviation, which frozen features allow; else all by one, so that a feature which
+    hardly varied before the network was trained cannot grow out of all proportion.
+    """
+    rows = np.asarray(features, dtype=np.float64)
+    scale = rows.std(axis=0)
+    if each:
+        scale = np.where(scale > 1e-6 * max(float(scale.max()), 1e-12), scale, 1.0)
+    else:
+        scale = np.full_like(scale, float(np.sqrt((scale**2).mean())) or 1.0)
+    head.standardise(torch.from_numpy(rows.mean(axis=0)), torch.from_numpy(scale))
+    yield
+    head.fold()
 
 
 def _auto_precision(device: str) -> str:

@@ -54,7 +54,7 @@ def _not_measured(facts: Facts) -> Advice | None:
 def _negative_transfer(facts: Facts) -> Advice | None:
     if facts.comparison("from_scratch").get("verdict") != "negative transfer":
         return None
-    do = "add a backbone pretrained on data nearer to yours, or give the present ones larger inputs (image_size, max_tokens)"
+    do = "add a backbone pretrained on nearer data, or give the present ones larger inputs (image_size, max_tokens)"
     return Advice("select.candidates", do, "training from random weights did better at the same budget")
 
 

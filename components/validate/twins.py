@@ -18,7 +18,7 @@ import numpy as np
 SEED, NUM_HASHES = 1, 128
 MIN_RECALL = 0.995
 """Chance that a pair just at the limit is proposed; bands are as long as it allows."""
-NEIGHBOURS = 12
+NEIGHBOURS = 8
 """In each band, a text is compared with so many others of its bucket, in an order of the band's own: a bucket of
 thousands (one form letter) does not cost its square."""
 CHUNK = 20_000

@@ -7,7 +7,7 @@ Rules, for every mail:
   another filter's (X-Spam-Status) give the answer away.
 - A part is read in the character set that it names, in the one that its HTML names, or in UTF-8, whichever first
   reads every byte; else in the one named, or in Windows-1252, with U+FFFD for bytes that are no letter there.
-- A subject's bare bytes beyond ASCII are read like the body.
+- A subject's bare bytes beyond ASCII are read as UTF-8, else like the body.
 """
 
 from __future__ import annotations
@@ -59,7 +59,10 @@ def _decoded(piece: bytes, charsets: list[str]) -> str:
     """A piece of a header: =?charset?encoding?content?= (RFC 2047), or plain."""
     found = re.fullmatch(rb"=\?([^?\s]+)\?([bBqQ])\?([^?]*)\?=", piece)
     if not found:
-        return letters(piece, charsets)
+        try:
+            return piece.decode()  # before other sets, in which UTF-8 would be letters too
+        except UnicodeDecodeError:
+            return letters(piece, charsets)
     charset, how, content = found.groups()
     try:
         plain = base64.b64decode(content + b"==") if how in b"bB" else binascii.a2b_qp(content, header=True)

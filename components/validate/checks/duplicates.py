@@ -1,14 +1,15 @@
-"""Duplicates: the same bytes several times, and the same bytes with different labels.
+"""Duplicates: the same content several times, and the same content with different labels.
 
-What: groups the accepted samples by the hash of their bytes. Copies with one label are a warning (they are kept, in one
-split, and weigh more); copies with different labels are an error, because at least one of the labels is wrong.
+What: groups the accepted samples by the hash of their content (a file's bytes, a text as it was accepted). Copies with
+one label are a warning (they are kept, in one split, and weigh more); copies with different labels are an error,
+because at least one of the labels is wrong.
 When: always.
 Not when: copies are meant (oversampling): read the warning as a count.
 Settings: none.
 Cost: one grouping; 100,000 samples in 0.3 s (one core, November 2026).
 Evidence here: tests/contracts/test_checks.py; the digits of the default run have no copies.
 Source: Barz and Denzler, Do we train on test data? Purging CIFAR of near-duplicates, 2020, for what copies do to
-measured accuracy. Nearly equal images are not found here.
+measured accuracy. What is nearly equal is not found here; for texts, `near_duplicates` does.
 """
 
 from __future__ import annotations

@@ -114,3 +114,32 @@ def test_a_network_that_cannot_be_followed_is_refused(network: type[nn.Module], 
     with pytest.raises(InputError, match=r"free batch size.*select\.candidates"):
         target.export(network().eval(), inputs, ("label",), tmp_path / "model.onnx", target.Params())
     assert not list(tmp_path.iterdir())
+
+
+class _FixedLength(nn.Module):
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (inputs[0].float().reshape(-1, 4).sum(1),)
+
+
+def test_a_network_that_fixes_the_length_is_refused(tmp_path: Path) -> None:
+    inputs = {"input_ids": np.ones((3, 4), np.int64), "attention_mask": np.ones((3, 4), np.int64)}
+    place = tmp_path / "model.onnx"
+    with pytest.raises(InputError, match=r"free batch size and length.*select\.candidates"):
+        target.export(_FixedLength().eval(), inputs, ("label",), place, target.Params(), {1: ("length", 4)})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_free_axis_is_free_up_to_its_largest_size(tmp_path: Path) -> None:
+    import onnxruntime
+
+    class Sum(nn.Module):
+        def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return ((inputs[0] * inputs[1]).sum(1),)
+
+    inputs = {"input_ids": np.ones((3, 4), np.int64), "attention_mask": np.ones((3, 4), np.int64)}
+    target.export(Sum().eval(), inputs, ("label",), tmp_path / "model.onnx", target.Params(), {1: ("length", 4)})
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
+    assert [n.shape for n in session.get_inputs()] == [["batch", "length"]] * 2
+    for size in ((1, 1), (7, 3)):
+        found = session.run(None, {name: np.full(size, 2, np.int64) for name in inputs})[0]
+        assert found.tolist() == [4 * size[1]] * size[0]

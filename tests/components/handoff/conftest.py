@@ -12,7 +12,6 @@ from typing import Any
 
 import factories
 import pytest
-import tiny_language_models
 import upstream
 
 from components.contracts import write_json
@@ -62,9 +61,7 @@ def finished_pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished_transformer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same of texts, by a tiny BERT: padding and batches go through its attention."""
     root = tmp_path_factory.mktemp("transformer")
-    folder = tiny_language_models.masked(root / "tiny")
-    spec = {"name": "transformers", "max_tokens": 24, **tiny_language_models.pinned(folder)}
-    return _finish(root, before=upstream.before_text_export, spec=spec)
+    return _finish(root, before=upstream.before_text_export, spec=upstream.tiny_bert(root))
 
 
 @pytest.fixture(scope="session")
