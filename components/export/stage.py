@@ -75,7 +75,7 @@ def run(params: Params, job: Job) -> dict[str, float]:
     names, free = (ask(record.preprocessing) for ask in (feed.task.model_inputs, feed.task.free_axes))
     example = dict(zip(names, feed.example(EXAMPLE_BATCH)))
     place = job.out("model.onnx")
-    job.say(f"writing {record.backbone.get('model', record.backbone['name'])} as ONNX")
+    job.say(f"writing {record.backbone.get('model') or record.backbone['name']} as ONNX")
     params.target.load().export(model, example, model.outputs, place, params.target.params, free)
 
     rows = feed.prepare(test, job)

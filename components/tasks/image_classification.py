@@ -1,8 +1,8 @@
-"""Image classification: one image, one label.
+"""Image classification: one image, and its label or labels.
 
-What: reads an image file, knows its properties, turns it into the network's input,.
-When: every sample is one image and has exactly one label.
-Not when: several labels an image, boxes or masks.
+What: reads an image file, knows its properties, turns it into the network's input.
+When: every sample is one image; run.decision says whether it has one label or several.
+Not when: boxes or masks.
 Settings: none; the network's own preprocessing comes from the chosen backbone.
 Cost: one full decode a sample in `ingest`, one more in the first stage that needs pixels, cached after.
 Evidence here: tests/components/ingest and tests/contracts/test_tasks.py.

@@ -1,7 +1,7 @@
 """Text classification: one text, or a pair of texts, and its label.
 
 What: checks a text, knows its properties, turns it into the network's input through the chosen backbone's own
-tokenizer,.
+tokenizer.
 When: every sample is a text (a message, a sentence, a document whose beginning tells), or a pair of them.
 Not when: labels stand for words inside the text (tagging), or the text is to be written.
 Settings: none; tokenizer and number of tokens come from the chosen backbone.

@@ -9,7 +9,7 @@ own split and is taken instead of the shares (see split.py).
 Fails: shares that do not sum to 1, an attribute that is not there, a name in `attribute.split` that is no split
 (InputError). What is wrong with the data itself does not fail the stage: the verdict refuses, and whoever reads
 accepted.parquet stops.
-Does not check: whether a label is right, or whether two samples nearly look the same.
+Does not check: whether a label is right. Nearly equal images are not looked for; texts are, by near_duplicates.
 """
 
 from __future__ import annotations

@@ -383,3 +383,20 @@ def test_messages_of_the_text_checks_say_what_and_where() -> None:
     message = told(label_leak, mark("dog", 0.6, "{}\n-- \nsent by zed", others=1)(clean()))
     assert "of its 100 training texts and 300 others, `-- sent` in 60 and 1, `sent by` in 60 and 1" in message
     assert "raise min_share" in message
+
+
+def test_of_several_labels_each_is_counted() -> None:
+    sets = [("a", "b"), ("a",), ("b",), ("a", "b"), ()] * 3 + [("rare",)]
+    rows = pd.DataFrame(
+        {
+            "id": [f"{i:02d}" for i in range(len(sets))],
+            "sha256": [f"{i:064x}" for i in range(len(sets))],
+            "label": [";".join(own) or "(none)" for own in sets],
+            "labels": sets,
+            "split": "train",
+        }
+    )
+    module = plugins.load("validate.checks", "labels")
+    found = module.check(rows, module.Params(min_per_label=5))
+    assert [(f.severity, f.num_samples) for f in found] == [("error", 1)]
+    assert "`rare` 1" in found[0].message

@@ -399,7 +399,7 @@ def test_texts_are_read_as_far_as_they_go_and_fine_tuned_where_that_ends_in_time
     from pipelines.plans import LENGTHS, MAX_SECONDS, for_texts
 
     assert for_texts(60, 2, 20, 40).strategy["name"] == "linear_probe"
-    assert for_texts(1000, 2, 20, 40).strategy["name"] == "lp_ft"
+    assert for_texts(1000, 2, 20, 40).strategy["name"] == "full"
     assert for_texts(20_000, 2, 60, 100).strategy["name"] == "linear_probe", "it would take too long"
     assert [for_texts(1000, 2, most / 2, most).size for most in (10, 33, 128, 5000)] == [32, 64, 128, 256]
     for num in (20, 1000, 20_000, 500_000):

@@ -17,9 +17,9 @@ Evidence here: tests/contracts/test_checks.py, and a trial on the SpamAssassin c
 was not kept, November 2026): nothing, in 3 s. With min_precision 0.95 the most common honest tokens stand in up to
 39 % of ham ("wrote", of quotes) and 29 % of spam ("be removed"), so min_share is 0.5; at 0.9 it is 66 % of ham ("re:"),
 so that is too low. The price: of mails with all their headers, the recipient's address (33 % of spam, 0.2 % of ham) is
-not told. Of the label's own name, "spam" is in 6 % of spam and 11 % of ham. With groups as labels, "rights reserved." (55 % of hard ham, 2 % of
-others) is not told, because as counted it is right in 56 %. Planted in spam, each was told and nothing else: "[SPAM]"
-in 30 and 100 % of it, "~~" in 70 %, "sent by x17" in 60 %.
+not told. Of the label's own name, "spam" is in 6 % of spam and 11 % of ham. With groups as labels, "rights reserved."
+(55 % of hard ham, 2 % of others) is not told, because as counted it is right in 56 %. Planted in spam, each was told
+and nothing else: "[SPAM]" in 30 and 100 % of it, "~~" in 70 %, "sent by x17" in 60 %.
 Source: Wilson, Probable inference, the law of succession, and statistical inference, 1927, for the intervals. Leaks of
 this kind: Kapoor and Narayanan, Leakage and the reproducibility crisis, 2023, L2 (illegitimate features).
 """

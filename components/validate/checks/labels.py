@@ -43,13 +43,16 @@ class Params(params.Params):
 
 
 def check(table: pd.DataFrame, params: Params) -> list[Finding]:
-    """See above. The table is every row of the manifest; `split` is missing where a row was set aside."""
+    """See above. The table is every row of the manifest; `split` is missing where a row was set aside; `labels`, where
+    it is there, holds each sample's labels."""
     found = []
     missing = table[table["label"].isna() | (table["label"].astype(str).str.strip() == "")]
     if len(missing):
         told = f"{len(missing)} of {len(table)} samples have no label and are set aside; label them to use them"
         found.append(Finding(NAME, "warning", told, len(missing), tuple(missing["id"].astype(str)[:20])))
     used = table[table["split"].notna()]
+    if "labels" in used:  # a sample may have several, and counts for each
+        used = used.assign(label=used["labels"]).explode("label").dropna(subset="label")
     counts = used.groupby("label")["sha256"].nunique()
     distinct = {str(label): int(count) for label, count in counts.items()}
     if len(distinct) < 2:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import struct
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,12 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from components import word_files
+from components import plugins, word_files
 from components.backbones import word_vectors as plugin
 from components.backbones.word_vectors import Params
 from components.contracts import InputError
+from components.export.network import Deployed
+from components.export.targets import onnx as target
 from components.model import TransferModel
 from components.preprocessing.text_classification import Preprocessing, Text
 from components.weights import WeightsError
@@ -400,25 +401,20 @@ def test_onnx_gives_the_same_for_any_batch_and_length(encoder: str, tmp_path: Pa
     import onnxruntime
 
     options = from_file(sample("lee_fasttext.vec"), encoder=encoder, max_tokens=60)
+    how, task = plugin.preprocessing(options), plugins.load("tasks", "text_classification")
     torch.manual_seed(0)
-    model = TransferModel(plugin.build(options), 3).eval()
-    torch.nn.init.normal_(model.head.weight)
-    axes = {0: torch.export.Dim("batch", min=1), 1: torch.export.Dim("length", min=1, max=60)}
-    example = inputs(options, "the police said", "the prime minister")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
-        warnings.filterwarnings("ignore", message=".*will not be used, since it shares", category=UserWarning)
-        program = torch.onnx.export(
-            model, example, dynamo=True, external_data=False, verbose=False, opset_version=20,
-            input_names=["input_ids", "attention_mask"], dynamic_shapes={"inputs": (axes, axes)},
-        )  # fmt: skip
-    program.save(tmp_path / "model.onnx")
+    network = TransferModel(plugin.build(options), 3)
+    torch.nn.init.normal_(network.head.weight)
+    model = Deployed(network, 1.5, plugins.load("decisions", "single_label")).eval()
+    example = dict(zip(task.model_inputs(how), task.example(how, 3)))
+    target.export(model, example, model.outputs, tmp_path / "model.onnx", target.Params(), task.free_axes(how))
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     for length in (1, 7, 60):
         for batch in (1, 7):
             texts = [" ".join(["the", "fire", "unheardof", "city"][: 1 + i % 4] * length) for i in range(batch)]
             given = tuple(a[:, :length] for a in inputs(options, *texts))
             with torch.inference_mode():
-                expected = model(*given).numpy()
-            found = session.run(None, dict(zip(("input_ids", "attention_mask"), (a.numpy() for a in given))))[0]
-            np.testing.assert_allclose(found, expected, atol=1e-5)
+                expected = model(*given)
+            found = session.run(None, dict(zip(example, (a.numpy() for a in given))))
+            for one, other in zip(expected, found, strict=True):
+                np.testing.assert_allclose(other, one.numpy(), atol=1e-5)
