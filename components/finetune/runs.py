@@ -133,7 +133,7 @@ class Line:
     def _scaled(
         self, model: TransferModel, phase: Phase, train: Data, pretrained: bool
     ) -> AbstractContextManager[None]:
-        """The head on standardised features; not on those of random weights, which do not keep their scale."""
+        """The head on features of unit scale; not on those of random weights, which do not keep their scale."""
         if phase.cached:
             return _on_scale(model.head, train.rows, each=True)
         if not pretrained:
@@ -206,18 +206,19 @@ class Line:
 
 @contextmanager
 def _on_scale(head: Head, features: np.ndarray, *, each: bool) -> Iterator[None]:
-    """Within it the head works on standardised features [N, D]; on leaving, that is folded into its weights.
+    """Within it the head works on features [N, D] of a scale of 1; on leaving, that is folded into its weights.
 
-    `each` feature by its own deviation, which frozen features allow; else all by one, so that a feature which
-    hardly varied before the network was trained cannot grow out of all proportion.
+    `each` feature is standardised by its own mean and deviation, which frozen features allow. Else all are divided
+    by one number, so that a feature which hardly varied before the network was trained cannot grow out of all
+    proportion.
     """
     rows = np.asarray(features, dtype=np.float64)
-    scale = rows.std(axis=0)
+    mean, scale = rows.mean(axis=0), rows.std(axis=0)
     if each:
         scale = np.where(scale > 1e-6 * max(float(scale.max()), 1e-12), scale, 1.0)
     else:
-        scale = np.full_like(scale, float(np.sqrt((scale**2).mean())) or 1.0)
-    head.standardise(torch.from_numpy(rows.mean(axis=0)), torch.from_numpy(scale))
+        mean, scale = np.zeros_like(mean), np.full_like(scale, float(np.sqrt((scale**2).mean())) or 1.0)
+    head.standardise(torch.from_numpy(mean), torch.from_numpy(scale))
     yield
     head.fold()
 
