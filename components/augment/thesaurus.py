@@ -118,10 +118,9 @@ class Vectors:
         if word not in self.places:
             return ()
         similar = self.matrix @ self.matrix[self.places[word]]
-        order = np.argsort(-similar, kind="stable")[: number + 20]  # some are the word itself, or no word
-        fit = [i for i in order if similar[i] >= min_similarity]
-        found = dict.fromkeys(self.words[i] for i in fit if self.words[i].lower() != word and self.words[i].isalpha())
-        return tuple(islice(found, number))
+        near = np.flatnonzero(similar >= min_similarity)
+        order = (self.words[i] for i in near[np.argsort(-similar[near], kind="stable")])
+        return tuple(islice((w for w in order if w.lower() != word and w.isalpha()), number))
 
 
 @functools.lru_cache(maxsize=2)

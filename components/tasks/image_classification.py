@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from PIL import Image
 
-MODALITY = "image"
 INPUTS = ("path",)
 """Columns `input.*` that a source must give."""
 FILES = ("path",)

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from PIL import Image
 
-MODALITY = "text"
 Unreadable = texts.Unreadable
 INPUTS = ("text",)
 """Columns `input.*` that a source must give; `text_pair` is the second text of a pair, where there is one."""

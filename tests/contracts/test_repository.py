@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 import subprocess
@@ -143,3 +144,28 @@ def test_a_broken_import_rule_is_noticed(case: str, copy: Path) -> None:
         path.write_text(before)
     assert done.returncode == 1
     assert "BROKEN" in done.stdout
+
+
+TASKS = plugins.names("tasks")
+STAGE_MODULES = sorted(
+    path.relative_to(ROOT)
+    for name in NAMES
+    for path in (ROOT / "components" / name).glob("*.py")
+    if path.name != "__init__.py"
+)
+
+
+@pytest.mark.parametrize("path", STAGE_MODULES, ids=str)
+def test_no_stage_asks_what_a_sample_is(path: Path) -> None:
+    """What differs between images and texts is in tasks, backbones and plugins, so nowhere else is it compared."""
+    tree = ast.parse((ROOT / path).read_text())
+    told = [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Compare | ast.Match | ast.Dict | ast.Subscript)
+        and any(
+            isinstance(inner, ast.Constant) and inner.value in {*TASKS, *plugins.names("decisions"), "image", "text"}
+            for inner in ast.walk(node)
+        )
+    ]
+    assert not told, f"{path}: lines {told} ask for a task or a decision by name"

@@ -38,7 +38,7 @@ CANONICAL: dict[str, tuple[Callable[[Path], pd.DataFrame], dict[str, Any], dict[
 
 NAMES = plugins.names("tasks")
 PUBLIC = (
-    "MODALITY", "INPUTS", "FILES", "Unreadable", "Params", "inspect", "prepare", "decoder", "collate", "model_inputs",
+    "INPUTS", "FILES", "Unreadable", "Params", "inspect", "prepare", "decoder", "collate", "model_inputs",
     "free_axes", "lengths", "fit", "preview_rows", "picture", "change", "example",
 )  # fmt: skip
 

@@ -6,19 +6,14 @@ Real stages, real DVC, real Prefect; small: 240 digits, timm's tiny networks fro
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
+from projects import edit, make_project, sh
 
-ROOT = Path(__file__).parent.parent.parent
-BIN = Path(sys.executable).parent
 STAGES = [
     "ingest",
     "validate",
@@ -33,23 +28,6 @@ STAGES = [
     "export",
     "handoff",
 ]
-
-
-def sh(project: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    environment = {
-        k: v for k, v in os.environ.items() if not k.startswith(("ATEN_", "ONEDNN_", "MKL_", "OMP_", "OPENBLAS_"))
-    }
-    environment |= {"PATH": f"{BIN}:{os.environ['PATH']}", "PREFECT_HOME": str(project.parent / "prefect")}
-    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
-    assert not check or done.returncode == 0, f"{command} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done
-
-
-def edit(project: Path, change: Any) -> None:
-    yaml = YAML()
-    values = yaml.load(project / "params.yaml")
-    change(values)
-    yaml.dump(values, project / "params.yaml")
 
 
 def small(values: Any) -> None:
@@ -68,26 +46,9 @@ def small(values: Any) -> None:
     values["export"]["max_difference"] = 1e-4
 
 
-def make_project(folder: Path) -> Path:
-    """A clone as a user has it, with what is tracked or would be, and small params."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.splitlines()
-    for name in listed:
-        if (ROOT / name).is_file() and not name.startswith(("artifacts/", "dvc.lock")):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    edit(folder, small)
-    identity = ["-c", "user.name=test", "-c", "user.email=test@example.invalid"]
-    sh(folder, "git", "init", "-q")
-    sh(folder, "git", "add", "-A")
-    sh(folder, "git", *identity, "-c", "commit.gpgsign=false", "commit", "-qm", "a project")
-    return folder
-
-
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = make_project(tmp_path_factory.mktemp("repro") / "digits")
+    folder = make_project(tmp_path_factory.mktemp("repro") / "digits", small)
     done = sh(folder, "dvc", "repro")
     assert [line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("Running stage")] == sorted(
         STAGES, key=lambda s: done.stdout.index(f"Running stage '{s}'")
@@ -176,7 +137,7 @@ def test_plain_dvc_repro_also_reports_a_refusal(project: Path) -> None:
 
 
 def test_flow_in_another_clone_gives_the_same_lock_and_model(project: Path, tmp_path: Path) -> None:
-    other = make_project(tmp_path / "elsewhere" / "digits")
+    other = make_project(tmp_path / "elsewhere" / "digits", small)
     done = sh(other, sys.executable, "-m", "pipelines", "run")
     assert lock(other) == lock(project), done.stdout
     ours, theirs = (p / "artifacts/export/model.onnx" for p in (project, other))

@@ -418,3 +418,4 @@ def test_onnx_gives_the_same_for_any_batch_and_length(encoder: str, tmp_path: Pa
             found = session.run(None, dict(zip(example, (a.numpy() for a in given))))
             for one, other in zip(expected, found, strict=True):
                 np.testing.assert_allclose(other, one.numpy(), atol=1e-5)
+                assert batch == 1 or one.std(0).max() > 1e-3, "answers that do not differ would prove nothing"
