@@ -41,8 +41,13 @@ def small(values: Any, vectors: dict[str, Any]) -> None:
         "data": "data/meals.jsonl",
     }
     values["augment"]["policy"] = {"name": "eda"}
-    values["select"]["candidates"] = [vectors, {**vectors, "encoder": "mean_max"}]
-    values["finetune"]["strategy"] = {"name": "linear_probe", "epochs": 60, "learning_rate": 0.05}
+    values["select"]["candidates"] = [
+        {**vectors, "trainable": True},
+        {**vectors, "trainable": True, "encoder": "mean_max"},
+    ]
+    values["finetune"]["strategy"] = {
+        "name": "full", "epochs": 15, "learning_rate": 0.05, "backbone_learning_rate": 0.05
+    }  # fmt: skip
     values["finetune"]["references"] = ["frozen_probe"]
     values["evaluate"]["num_bootstrap"] = values["bias"]["num_bootstrap"] = 100
     values["bias"] |= {"attributes": ["desk", "script"], "properties": ["num_words"]}

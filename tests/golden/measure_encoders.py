@@ -1,6 +1,7 @@
-"""The figures in the card of components/backbones/transformers.py: `python tests/golden/measure_encoders.py`.
+"""The figures in the card of components/backbones/transformers.py.
 
-CPU seconds, not seconds, so that other work on the machine counts little.
+`PYTHONPATH=. OMP_WAIT_POLICY=PASSIVE python tests/golden/measure_encoders.py`; CPU seconds, so that other work on the
+machine counts little.
 """
 
 from __future__ import annotations

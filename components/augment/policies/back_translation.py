@@ -12,8 +12,9 @@ normalise them all. Negation and irony are lost now and then. Very short texts c
 Look at the label-keeping rate that `finetune` reports before you trust it. Networks that must be told the language
 by more than a prefix (M2M100, NLLB, mBART) do not fit.
 Settings: forth and back (each a repository with its commit, or a folder), share, num_variants, max_tokens.
-Cost: two searches over every training text in the first epoch: for MarianMT's usual size about 5 s a text of 128 tokens
-with 2 variants on two cores (so 7 hours for 5,000 texts), 0.2 s on a GPU; nothing after. Start with few samples.
+Cost: two beam searches over every training text in the first epoch; nothing after. They go token by token: seconds a
+text of 128 tokens on two cores for MarianMT's usual size, so hours for 5,000 texts (reckoned, not measured). Start
+with few samples, or on a GPU.
 Evidence here: tests/components/augment/test_networks.py, with tiny random networks: that it is sound, not that it
 helps. No pretrained translators were to be had to measure it by.
 Source: Sennrich, Haddow and Birch, Improving Neural Machine Translation Models with Monolingual Data, ACL 2016; as

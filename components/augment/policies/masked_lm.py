@@ -11,8 +11,9 @@ film" becomes "a bad film" as readily as "a good film" (sentiment, stance, entai
 plain ones. Look at the label-keeping rate that `finetune` reports before you trust it. A network fine-tuned on your
 own labels (conditional BERT) would keep them better; that is not done here.
 Settings: network (a repository with its commit, or a folder), share, top, num_variants, max_tokens.
-Cost: one pass of the network over `num_variants` copies of every training text in the first epoch: for a BERT of base
-size about 0.5 s a text of 128 tokens on two cores (so 40 minutes for 5,000 texts), 10 ms on a GPU; nothing after.
+Cost: one pass of the network over `num_variants` copies of every training text in the first epoch; nothing after. For
+a BERT of base size and 4 variants of 128 tokens that is some 90 GFLOP a text: about a second on two cores, so over an
+hour for 5,000 texts, and minutes on a GPU (reckoned, not measured).
 Evidence here: tests/components/augment/test_networks.py, with a tiny random network: that it is sound, not that it
 helps. No pretrained masked language model was to be had to measure it by.
 Source: Kobayashi, Contextual Augmentation: Data Augmentation by Words with Paradigmatic Relations, NAACL 2018; Wu et
