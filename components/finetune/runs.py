@@ -73,6 +73,11 @@ class Line:
         vary: Callable[..., Any] = module.build(
             choice.params, cache=self.job.cache("variants"), device=self.job.run.device
         )
+        if getattr(vary, "provenance", {}) != self.policy.get("provenance", {}):
+            raise InputError(
+                f"augment.policy: what {choice.name} rests on is not what it was when `augment` ran. Put it back, or "
+                "take the new one: dvc repro --force --single-item augment, then dvc repro."
+            )
         return vary
 
     def labels_kept(self, probe: TransferModel) -> dict[str, float]:
