@@ -9,8 +9,13 @@ for linear_probe nor to be ranked in `select`: its filters start random. Subword
 words of its vocabulary and for `more_words`; at deployment any other word is unknown, as a tokenizer.json cannot hash.
 Phrases (New_York) and numbers written as ### of GoogleNews are never met, because texts are split at punctuation.
 Settings: weights (file or package), format, max_words, lowercase, max_tokens, encoder, trainable, more_words.
-Cost: EVIDENCE_COST
-Evidence here: EVIDENCE
+Cost: 100,000 words of 100 numbers: 3 s of processor time to read (gensim 9 s), 40 MB in memory and in the bundle. The
+features of 2,500 mails take 2 s, MiniLM's 139 s.
+Evidence here: 2,500 SpamAssassin mails, 128 tokens, five folds with mails that are alike in one, GloVe 100d of 100,000
+words (`python tests/golden/measure_word_vectors.py FOLDER`, 2026-11-21). Accuracy of a logistic regression: mean 0.932,
+mean_max 0.937, MiniLM 0.938; of cnn trained for 4 epochs, vectors frozen, 0.959. On hard ham 0.74, 0.74, 0.84, 0.74.
+Of the tokens 0.119 are unknown. Of the ways to split whole mails BertPreTokenizer leaves fewest characters unknown:
+0.115; Penn contractions 0.118, Whitespace 0.174, blanks alone 0.415.
 Source: Pennington, GloVe, EMNLP 2014; Mikolov, Word2Vec, 2013; Bojanowski, FastText, TACL 2017, section 3.2; mean and
 mean_max: Shen, Baseline needs more love, ACL 2018, section 3.1; cnn: Kim, EMNLP 2014, section 2.
 """
