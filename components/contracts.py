@@ -131,6 +131,14 @@ class RunRecord:
     num_samples_seen: int = 0
     """Training samples that passed through the loss: the budget."""
     note: str = ""
+    inputs: tuple[str, ...] = ()
+    """What a sample was in training: the columns `input.*`, without that prefix (text, text_pair)."""
+
+
+def inputs_of(table: pd.DataFrame) -> tuple[str, ...]:
+    """What the samples of a manifest are: its filled columns `input.*`, without that prefix."""
+    filled = [str(c) for c in table.columns if table[c].notna().any()]
+    return tuple(sorted(c.removeprefix(INPUT) for c in filled if c.startswith(INPUT)))
 
 
 def put_files(folder: Path, preprocessing: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 PINNED = ("OMP_NUM_THREADS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "OPENBLAS_CORETYPE")
 PACKAGES = (
     "torch", "torchvision", "timm", "lightning-fabric", "numpy", "scipy", "pandas", "pyarrow", "pillow", "scikit-learn",
-    "transformers", "tokenizers", "gensim", "great-expectations", "evidently",
+    "transformers", "tokenizers", "sentencepiece", "gensim", "nltk", "datasketch", "great-expectations", "evidently",
     "onnx", "onnxscript", "onnxruntime", "safetensors", "dvc", "prefect",
 )  # fmt: skip
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -183,22 +185,31 @@ def infer(
     return found
 
 
+def _code_of(network: nn.Module) -> str:
+    """What runs in a forward pass: our own modules by their content, those of libraries by their version."""
+    homes = {type(module).__module__ for module in network.modules()}
+    ours = sorted(home for home in homes if home.split(".")[0] == "components")
+    hashes = [hashlib.sha256(Path(str(sys.modules[home].__file__)).read_bytes()).hexdigest() for home in ours]
+    libraries = sorted({home.split(".")[0] for home in homes} - {"components"})
+    versions = [f"{name} {getattr(sys.modules.get(name), '__version__', '')}" for name in libraries]
+    return json.dumps([hashes, versions])
+
+
 def cached_features(
     network: nn.Module,
     key: str,
     cache: Path,
     compute: Callable[[], np.ndarray],
 ) -> np.ndarray:
-    """Features of frozen weights, kept under `cache`; the key adds the weights' own bytes.
+    """Features of frozen weights, kept under `cache`; the key adds the weights' own bytes and the code.
 
     `key` names the samples and the preprocessing (Feed.key). The network is already on its device.
     """
-    import hashlib
-
     digest = hashlib.sha256(key.encode())
     arithmetic = f"{torch.__version__}/{torch.get_num_threads()}/{torch.backends.cpu.get_cpu_capability()}"
     digest.update(arithmetic.encode())
     digest.update(repr(network).encode())  # the same weights with other padding: other features
+    digest.update(_code_of(network).encode())
     for name, tensor in network.state_dict().items():
         digest.update(f"{name}/{tensor.device.type}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())

@@ -8,21 +8,29 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from components.weights import Weights, WeightsError, hub_file, hub_folder, read_state, weights_folder
+from components.weights import (
+    READ,
+    Weights,
+    WeightsError,
+    checked_hashes,
+    files_read,
+    hub_file,
+    hub_folder,
+    read_state,
+    weights_folder,
+)
 
 if TYPE_CHECKING:
     import torch
     from tokenizers import Tokenizer
 
-PATTERNS = ("*.json", "*.txt", "*.model", "README.md")
-"""What is fetched of a repository beside its weights: configurations, tokenizers, the licence."""
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """The names of weights, the better one first; an index lists the files of weights that are split."""
 NO_EFFECT = (
@@ -45,17 +53,37 @@ class ModelFolder:
     get: Callable[[Sequence[str]], Path]
     """The first of these files (relative to root) that there is; for a hub's folder, fetched now."""
 
-    def read(self, name: str, inner: bool = True) -> Any:
-        """The value of a JSON file, None if it is not there.
+    def read(self, name: str, inner: bool = True) -> dict[str, Any] | None:
+        """The object in a JSON file, None if it is not there.
 
         Raises:
-            WeightsError: it is not JSON.
+            WeightsError: it is not JSON, or no object.
         """
-        path = self.root / (self.inner if inner else "") / name
+        found = self._json(Path(self.inner if inner else "") / name)
+        if found is not None and not isinstance(found, dict):
+            raise WeightsError(f"{self.told}: {name} is not a JSON object with names and values")
+        return found
+
+    def modules(self) -> list[dict[str, Any]] | None:
+        """What modules.json of sentence-transformers lists, None if it is not there.
+
+        Raises:
+            WeightsError: it is not a list of objects.
+        """
+        found = self._json(Path("modules.json"))
+        if found is not None and not (isinstance(found, list) and all(isinstance(m, dict) for m in found)):
+            raise WeightsError(f"{self.told}: modules.json is not a list of modules")
+        return found
+
+    def _json(self, name: Path) -> Any:
+        path = self.root / name
         try:
-            return json.loads(path.read_text("utf-8")) if path.is_file() else None
+            found = json.loads(path.read_text("utf-8")) if path.is_file() else None
         except (OSError, ValueError, RecursionError) as error:
-            raise WeightsError(f"{self.told}: {name} cannot be read: {str(error)[:200]}") from None
+            raise WeightsError(f"{self.told}: {name.as_posix()} cannot be read: {str(error)[:200]}") from None
+        if found is None and path.is_file():
+            raise WeightsError(f"{self.told}: {name.as_posix()} holds nothing but null")
+        return found
 
     @property
     def told(self) -> str:
@@ -71,16 +99,13 @@ def open_folder(weights: Weights, repository: str | None, revision: str | None) 
         WeightsError: it is not there, holds no model of transformers, or needs code of its own.
     """
     if weights.source == "hub":
-        root = hub_folder(str(repository), revision, PATTERNS)
+        root = hub_folder(str(repository), revision, READ)
         get = partial(hub_file, str(repository), revision)
     else:
         root = weights_folder(weights)
         get = partial(_local, root)
-    outer = ModelFolder(root, "", get)
-    modules = outer.read("modules.json")
-    first = modules[0] if isinstance(modules, list) and modules else None
-    inner = first.get("path", "") if isinstance(first, dict) else ""
-    folder = ModelFolder(root, inside(str(inner)), get)
+    modules = ModelFolder(root, "", get).modules()
+    folder = ModelFolder(root, inside(str(modules[0].get("path", ""))) if modules else "", get)
     _refuse_code(folder)
     return folder
 
@@ -92,18 +117,17 @@ def _local(root: Path, names: Sequence[str]) -> Path:
     raise WeightsError(f"the folder {root.name} holds none of: {', '.join(names)}")
 
 
-def inside(path: str) -> str:
+def inside(path: str, named_by: str = "modules.json") -> str:
     """A path that a file of the folder names, which must lie in the folder."""
     pure = PurePosixPath(path)
     if pure.is_absolute() or ".." in pure.parts or "\\" in path:
-        raise WeightsError(f"modules.json names {path!r}, which does not lie in its folder")
+        raise WeightsError(f"{named_by} names {path!r}, which does not lie in its folder")
     return "" if path in ("", ".") else pure.as_posix()
 
 
 def _refuse_code(folder: ModelFolder) -> None:
     for name in ("config.json", "tokenizer_config.json"):
-        found = folder.read(name)
-        if isinstance(found, dict) and found.get("auto_map"):
+        if (folder.read(name) or {}).get("auto_map"):
             raise WeightsError(
                 f"{folder.told}: {name} asks for code of its own (auto_map), and code that comes with weights is "
                 "never run. Take a model whose architecture transformers has itself."
@@ -117,7 +141,7 @@ def config(folder: ModelFolder) -> dict[str, Any]:
         WeightsError: there is none, or none that can be used.
     """
     found = folder.read("config.json")
-    if not isinstance(found, dict):
+    if found is None:
         raise WeightsError(f"{folder.told} has no config.json, so it is no folder that transformers has saved")
     if not isinstance(found.get("model_type"), str):
         raise WeightsError(f"{folder.told}: config.json names no model_type. Save it again with transformers.")
@@ -153,8 +177,7 @@ def max_length(folder: ModelFolder) -> int | None:
 def _sentence_settings(folder: ModelFolder) -> dict[str, Any]:
     """sentence_bert_config.json, whose name had the model's type in it once."""
     names = sorted(p.name for p in (folder.root / folder.inner).glob("sentence_*_config.json"))
-    found: dict[str, Any] = (folder.read(names[0]) if names else None) or {}
-    return found
+    return (folder.read(names[0]) if names else None) or {}
 
 
 def tokenizer(folder: ModelFolder) -> Tokenizer:
@@ -228,9 +251,21 @@ def weights_files(folder: ModelFolder) -> list[Path]:
     first = folder.get([f"{prefix}{name}" for name in WEIGHTS])
     if not first.name.endswith(".index.json"):
         return [first]
-    listed = folder.read(first.name) or json.loads(first.read_text("utf-8"))
-    names = sorted({inside(str(name)) for name in listed["weight_map"].values()})
+    listed = (folder.read(first.name) or {}).get("weight_map")
+    if not isinstance(listed, dict) or not listed:
+        raise WeightsError(f"{folder.told}: {first.name} has no weight_map, which names the file of each tensor")
+    names = sorted({inside(str(name), first.name) for name in listed.values()})
     return [folder.get([f"{prefix}{name}"]) for name in names]
+
+
+def digest(weights: Weights, folder: ModelFolder, files: Iterable[Path]) -> str:
+    """The hash of the folder, of which these files are the weights; it is the pinned one.
+
+    Raises:
+        WeightsError: it is not.
+    """
+    places = {"", folder.inner, *(inside(str(module.get("path", ""))) for module in folder.modules() or [])}
+    return checked_hashes(weights, files_read(folder.root, files, places), folder.root)
 
 
 def state(files: Sequence[Path]) -> dict[str, torch.Tensor]:

@@ -42,11 +42,9 @@ def read(folder: ModelFolder) -> SentenceModules | None:
     Raises:
         WeightsError: a module that is not known here.
     """
-    listed = folder.read("modules.json", inner=False)
+    listed = folder.modules()
     if listed is None:
         return None
-    if not isinstance(listed, list) or not all(isinstance(module, dict) for module in listed):
-        raise WeightsError(f"{folder.told}: modules.json is not a list of modules")
     pooling: tuple[str, ...] = ()
     layers: list[dict[str, Any]] = []
     for number, module in enumerate(listed):
@@ -71,8 +69,7 @@ def read(folder: ModelFolder) -> SentenceModules | None:
 
 def _pooling(own: dict[str, Any], folder: ModelFolder) -> tuple[str, ...]:
     modes = own.get("pooling_mode") or [name for key, name in POOLING.items() if own.get(key)] or ["mean"]
-    modes = [modes] if isinstance(modes, str) else list(modes)
-    known = [_NEW_NAMES.get(m, m) for m in modes]
+    known = [_NEW_NAMES.get(str(m), str(m)) for m in (modes if isinstance(modes, list) else [modes])]
     if unknown := [m for m in known if m not in POOLING.values()]:
         raise WeightsError(f"{folder.told}: pooling {unknown[0]!r} is not one of {', '.join(POOLING.values())}")
     return tuple(known)
@@ -80,16 +77,19 @@ def _pooling(own: dict[str, Any], folder: ModelFolder) -> tuple[str, ...]:
 
 def _dense(own: dict[str, Any], path: str, folder: ModelFolder) -> dict[str, Any]:
     activation = str(own.get("activation_function", "Tanh")).rsplit(".", 1)[-1]
-    if activation not in ACTIVATIONS or own.get("use_residual") or not {"in_features", "out_features"} <= own.keys():
+    sizes = [own.get("in_features"), own.get("out_features")]
+    counted = all(type(size) is int and size > 0 for size in sizes)
+    if activation not in ACTIVATIONS or own.get("use_residual") or not counted:
         raise WeightsError(
             f"{folder.told}: {path}/config.json is a Dense module that is not known here (activations: "
-            f"{', '.join(ACTIVATIONS)}; no residual). Set `pooling` to leave all but the transformer out."
+            f"{', '.join(ACTIVATIONS)}; no residual; in_features and out_features are numbers). Set `pooling` to leave "
+            "all but the transformer out."
         )
     return {
         "kind": "dense",
         "path": path,
-        "inputs": int(own["in_features"]),
-        "outputs": int(own["out_features"]),
+        "inputs": own["in_features"],
+        "outputs": own["out_features"],
         "bias": bool(own.get("bias", True)),
         "activation": activation,
     }

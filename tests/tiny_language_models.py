@@ -3,6 +3,7 @@ is real. Weights are drawn by numpy, so they do not depend on a library's way to
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +72,15 @@ def translator(folder: Path, seed: int = 0) -> Path:
 
 def pinned(folder: Path) -> dict[str, Any]:
     """How params.yaml names such a folder."""
-    import hashlib
+    return {"weights": {"source": "file", "path": str(folder), "sha256": pin(folder)}}
 
-    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    return {"weights": {"source": "file", "path": str(folder), "sha256": digest}}
+
+def pin(folder: Path, *unread: str) -> str:
+    """As a user finds the hash of a folder: that of what sha256sum prints for its files, by name."""
+    ends = {".json", ".txt", ".model", ".spm", ".safetensors", ".bin"}
+    names = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.suffix in ends or p.name == "README.md"}
+    lines = [f"{hashlib.sha256((folder / n).read_bytes()).hexdigest()}  {n}\n" for n in sorted(names - {*unread})]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def marian(folder: Path) -> Path:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import factories
 import numpy as np
+import tiny_language_models
 import torch
 
 from components import lineage, plugins
-from components.contracts import Rule, RunRecord, Verdict, read_json, read_table, write_json, write_table
+from components.contracts import Rule, RunRecord, Verdict, inputs_of, read_json, read_table, write_json, write_table
 from components.job import Job
 from components.model import Feed, TransferModel, save_run
 
@@ -99,6 +100,7 @@ def _publish(
         epochs=2,
         best_epoch=1,
         num_samples_seen=84,
+        inputs=inputs_of(table),
     )
     save_run(root / "artifacts/finetune/runs/main", model, record)
     write_json(root / "artifacts/evaluate/calibration.json", {"temperature": {"main": TEMPERATURE}})
@@ -126,8 +128,7 @@ def tiny_bert(root: Path, max_tokens: int = 24) -> dict[str, Any]:
     folder = root / "tiny-bert"
     BertModel(config).save_pretrained(folder)
     (folder / "tokenizer.json").write_text(factories.tokenizer_json())
-    weights = {"source": "file", "path": str(folder), "sha256": lineage.hash_file(folder / "model.safetensors")}
-    return {"name": "transformers", "max_tokens": max_tokens, "pooling": "cls", "weights": weights}
+    return {"name": "transformers", "max_tokens": max_tokens, "pooling": "cls", **tiny_language_models.pinned(folder)}
 
 
 def judge(root: Path, passed: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,20 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from components import params
-from components.weights import FolderWeights, WeightsError, checked_hash, hub_folder, misfit, weights_folder
+from components.weights import (
+    READ,
+    FolderWeights,
+    WeightsError,
+    checked_hashes,
+    files_read,
+    hub_folder,
+    misfit,
+    weights_folder,
+)
 
 if TYPE_CHECKING:
     import torch
 
-PATTERNS = ("*.json", "*.safetensors", "*.model", "*.spm", "*.txt")
-"""Files of a repository that are read."""
 _SHIFTED = ("roberta", "xlm-roberta", "camembert")  # their positions begin behind the padding's
 Kind = Literal["AutoModelForMaskedLM", "AutoModelForSeq2SeqLM"]
 
@@ -31,7 +37,7 @@ class Network(params.Params):
     revision: str | None = Field(default=None, pattern="^[0-9a-f]{40}$")
     """Its commit (40 digits; a branch moves), with hub weights."""
     weights: FolderWeights = FolderWeights()
-    """The hub, or the folder that holds config, tokenizer and model.safetensors."""
+    """The hub, or the folder that holds config, tokenizer and model.safetensors; `sha256` pins all of them."""
 
     @model_validator(mode="after")
     def _pinned(self) -> Self:
@@ -65,7 +71,7 @@ def load(network: Network, kind: Kind, device: str) -> Loaded:
         WeightsError: it is not there, not the pinned one, no network of this kind, or has no safetensors.
     """
     if network.weights.source == "hub":
-        folder = hub_folder(str(network.model), network.revision, PATTERNS)
+        folder = hub_folder(str(network.model), network.revision, (*READ, "*.safetensors"))
     else:
         folder = weights_folder(network.weights)
     files = sorted(folder.glob("*.safetensors"))
@@ -74,18 +80,8 @@ def load(network: Network, kind: Kind, device: str) -> Loaded:
             f"{network.model or folder.name} holds no .safetensors file. Pickled weights can run code and are not "
             "read: save it with save_pretrained, or pin the commit that converts it, where the hub has one."
         )
-    checked_hash(network.weights, files)
-    return _load(folder, network.model or folder.name, kind, device, _digest(folder))
-
-
-def _digest(folder: Path) -> str:
-    """Over names and contents: the tokenizer and the configuration decide as much as the weights."""
-    digest = hashlib.sha256()
-    for path in sorted({p for pattern in PATTERNS for p in folder.glob(pattern)}):
-        with path.open("rb") as handle:
-            content = hashlib.file_digest(handle, "sha256").hexdigest()
-        digest.update(f"{content}  {path.name}\n".encode())
-    return digest.hexdigest()
+    digest = checked_hashes(network.weights, files_read(folder, files), folder)
+    return _load(folder, network.model or folder.name, kind, device, digest)
 
 
 @functools.lru_cache(maxsize=2)  # every run and phase of training builds its policy anew

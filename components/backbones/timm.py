@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 TASKS = ("image_classification",)
+SCRATCH_LEARNING_RATE = 3e-3
+"""Of the run from random weights (digits, 3 epochs, validation accuracy: 0.64 at 1e-3, 0.93 at 3e-3)."""
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 """Names that weights have on the hub, the better one first."""
 
@@ -136,7 +138,7 @@ def build(options: Params, *, pretrained: bool = True, preprocessing: dict[str, 
 
 
 def _load_file(module: nn.Module, path: Path, options: Params) -> dict[str, Any]:
-    digest = checked_hash(options.weights, [path])
+    digest = checked_hash(options.weights, path)
     state = read_state(path)
     if options.weights.match == "order":
         state = _pair_by_order(state, options, path)

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 TASKS = ("text_classification",)
+SCRATCH_LEARNING_RATE = 3e-3
+"""Of the run from random weights (that of a small network; not measured)."""
 PAD, UNKNOWN = 0, 1
 """Rows of the table before those of the words; both are zero."""
 SPECIAL = ("[PAD]", "[UNK]")
@@ -70,7 +72,7 @@ class Params(params.Params):
     """So many of the most frequent words (files are sorted by frequency); no more of the file is read."""
     lowercase: bool | Literal["auto"] = "auto"
     """auto: texts are lowercased where fewer than 1 in 100 words of the file have a capital letter."""
-    max_tokens: int = Field(default=256, ge=1, le=100_000)
+    max_tokens: int = Field(default=256, ge=2, le=100_000)
     """Words and punctuation marks of a text that are used; the rest is cut."""
     encoder: Literal["mean", "mean_max", "cnn"] = "mean"
     """mean: D features. mean_max: 2 D. cnn: 300, from three widths of filters, trained from random ones."""
@@ -163,7 +165,7 @@ def _kept(
 ) -> tuple[WordVectors, str]:
     """A file's vectors and hash, read once for all that asks in this process."""
     del size, changed  # part of the key
-    digest = checked_hash(weights, [path])
+    digest = checked_hash(weights, path)
     return word_files.read(path, max_words, expected, _words(more) if more else ()), digest
 
 

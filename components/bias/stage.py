@@ -109,7 +109,7 @@ def run(params: Params, job: Job) -> dict[str, float]:
     table = table[(table["run"] == "main") & (table["split"] == "test")].reset_index(drop=True)
     if table.empty:
         raise InputError("validate.split.test: no sample fell into it, so no group can be judged")
-    rows = from_predictions(table)
+    rows = from_predictions(table, load("decisions", job.run.decision))
     groupings, skipped = grouping_rules.find(table, params.attributes, params.properties)
     measures = [_bind(choice) for choice in params.measures]
     figures = Figures(overall={m.title: _measured(m, rows, params, job, "all") for m in measures})

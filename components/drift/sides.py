@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from components import plugins, samples
-from components.contracts import PROPERTY, Found, InputError, read_json, read_table
+from components.contracts import PROPERTY, Found, InputError, inputs_of, read_json, read_table
 from components.drift.columns import Column, column
 from components.job import Job
 from components.plugins import Choice
@@ -78,13 +78,18 @@ def found(data: str, source: Choice, job: Job) -> Side:
     inner = Job("ingest", job.run, job.work("current"), ())
     try:
         inner.out("samples/.keep").touch()
-        rows, unreadable = _read(module.find(source.params, place.resolve(), inner), task, inner, job)
+        rows, unreadable = _read(module.find(source.params, place.resolve(), inner), task, run.decision, inner, job)
         if not rows:
             seen = (
                 f"none of {sum(unreadable.values())} samples can be used: {unreadable}" if unreadable else "no samples"
             )
             raise InputError(f"drift.current.data: {data}: {seen}. {module.EXPECTS}")
         table = pd.DataFrame(rows).sort_values("id", kind="stable").reset_index(drop=True)
+        if run.inputs and (given := inputs_of(table)) != run.inputs:
+            raise InputError(
+                f"drift.current.source: {source.name} gives {', '.join(given)} of each sample, but the model was "
+                f"trained on {', '.join(run.inputs)}. Set its options as those of ingest.source."
+            )
         outputs, embeddings = _infer(model, run, task, table, inner.root, job)
     finally:
         shutil.rmtree(inner.root, ignore_errors=True)
@@ -118,7 +123,11 @@ def _evaluated(job: Job, split: str) -> tuple[pd.DataFrame, np.ndarray]:
     return table[["predicted", "confidence"]].reset_index(drop=True), embeddings
 
 
-def _read(listed: Iterable[Found], task: Any, inner: Job, job: Job) -> tuple[list[dict[str, Any]], dict[str, int]]:
+def _read(
+    listed: Iterable[Found], task: Any, decided: str, inner: Job, job: Job
+) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    decision = plugins.load("decisions", decided)
+
     def read(one: Found) -> tuple[Found, Any]:
         inputs = {k: inner.while_building(v) if k in task.FILES else v for k, v in one.inputs.items()}
         if one.reason:
@@ -138,7 +147,8 @@ def _read(listed: Iterable[Found], task: Any, inner: Job, job: Job) -> tuple[lis
             unreadable[result.reason] += 1
             continue
         inputs, seen = result
-        row = {"id": one.id, "sha256": seen.sha256, "label": one.label}
+        label = decision.canonical(one.label) if one.label and one.label.strip() else None  # as validate writes it
+        row = {"id": one.id, "sha256": seen.sha256, "label": label}
         row |= {f"input.{k}": v for k, v in inputs.items()} | {PROPERTY + k: v for k, v in seen.properties.items()}
         rows.append(row)
     return rows, dict(sorted(unreadable.items()))

@@ -17,6 +17,7 @@ Does not check: whether a drift does harm; that needs labels, and `evaluate`.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -95,7 +96,7 @@ def run(params: Params, job: Job) -> dict[str, float]:
             "embeddings": whole,
             "headline": headline,
             "unreadable": now.unreadable,
-            "unknown_labels": _unknown_labels(before, now),
+            "unknown_labels": _unknown_labels(before, now, job),
         },
     )
     _write_csv(judged, job)
@@ -140,11 +141,13 @@ def _embeddings(choice: Choice, before: Side, now: Side, job: Job) -> dict[str, 
     }
 
 
-def _unknown_labels(before: Side, now: Side) -> dict[str, int]:
-    known = set(before.table["label"].dropna())
-    strange = now.table["label"].dropna()
-    counts = strange[~strange.isin(known)].value_counts()
-    return {str(k): int(v) for k, v in sorted(counts.items())}
+def _unknown_labels(before: Side, now: Side, job: Job) -> dict[str, int]:
+    decision = plugins.load("decisions", job.run.decision)
+    known, counts = (
+        Counter(label for text in side.table["label"].dropna() for label in decision.split(text))
+        for side in (before, now)
+    )
+    return {label: num for label, num in sorted(counts.items()) if label not in known}
 
 
 def _metrics(judged: list[Judged], whole: dict[str, Any], now: Side) -> dict[str, float]:

@@ -120,15 +120,17 @@ def _by_label(scored: Scored) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nd
 
 
 def per_label(scored: Scored, labels: tuple[str, ...]) -> list[dict[str, Any]]:
-    """One row a label; a label without test samples has null figures, not zeros."""
+    """One row a label: samples that have it, for which it was decided, and both. A label without test samples has null
+    figures, not zeros."""
     precision, recall, f1, present = _by_label(scored)
-    counts = scored.truth.sum(axis=0)
+    counts, guesses = scored.truth.sum(axis=0), scored.guess.sum(axis=0)
+    hits = (scored.truth & scored.guess).sum(axis=0)
     rows = []
     for i, label in enumerate(labels):
         figures = {"precision": precision[i], "recall": recall[i], "f1": f1[i]}
-        rows.append(
-            {"label": label, "num": int(counts[i]), **{k: v if present[i] else None for k, v in figures.items()}}
-        )
+        known = {k: v if present[i] else None for k, v in figures.items()}
+        numbers = {"num": int(counts[i]), "num_decided": int(guesses[i]), "num_right": int(hits[i])}
+        rows.append({"label": label, **numbers, **known})
     return rows
 
 

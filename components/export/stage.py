@@ -2,7 +2,8 @@
 
 Reads: finetune/runs/main (weights and record), evaluate/calibration.json (temperature), gate/verdict.json,
 validate/accepted.parquet (the test split, for parity).
-Writes: model.onnx (inputs as the task names them; label int64 [N], probabilities float32 [N, K] calibrated by
+Writes: model.onnx (inputs as the task names them; the decision int64
+([N], of several labels [N, K]), probabilities float32 [N, K] calibrated by
 the temperature, embedding float32 [N, D]; N is free), export.json (interface, parity, golden examples);
 measured latency goes to reports/export/latency.json.
 Decides: the weights, the temperature and the target's options.

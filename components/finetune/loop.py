@@ -30,6 +30,8 @@ from components.model import TransferModel
 Array = np.ndarray
 POOL = 64
 """Batches whose samples are sorted by length together."""
+MANY = 64
+"""So many samples of a kind in a pool have an order of their own."""
 
 
 class TrainingError(InputError):
@@ -63,6 +65,8 @@ class Data:
     augment: Callable[[Array, np.random.Generator], Array] | None = None
     lengths: Array | None = None
     """int [N] where rows differ in length: like is then batched with like."""
+    kinds: Array | None = None
+    """int [N]: what a batch should be a mixture of though its rows are of one length: labels."""
 
 
 @dataclass
@@ -162,11 +166,14 @@ def _num_batches(num_samples: int, batch_size: int) -> int:
     return max(1, min(math.ceil(num_samples / batch_size), num_samples // 2))
 
 
-def cuts(num_samples: int, lengths: Array | None, batch_size: int, seed: int, epoch: int) -> list[Array]:
+def cuts(
+    num_samples: int, lengths: Array | None, kinds: Array | None, batch_size: int, seed: int, epoch: int
+) -> list[Array]:
     """Which samples make up each batch of an epoch, in the order of training.
 
     Where samples differ in length, POOL batches' worth at a time are sorted by it (ties as they were drawn) and
-    the batches shuffled. The smaller the pool, the less a batch is of one kind: long texts may be of one label.
+    the batches shuffled. Where long texts are of one label, that alone would make batches of one label, which
+    train badly: so each kind is sorted by itself, and its shortest go with the others' shortest.
     """
     rng = samples.keyed_rng(seed, epoch, "order of samples")
     batches = np.array_split(rng.permutation(num_samples), _num_batches(num_samples, batch_size))
@@ -176,9 +183,23 @@ def cuts(num_samples: int, lengths: Array | None, batch_size: int, seed: int, ep
     for start in range(0, len(batches), POOL):
         group = batches[start : start + POOL]
         pool = np.concatenate(group)
-        pool = pool[np.argsort(lengths[pool], kind="stable")]
+        pool = pool[np.argsort(_places(lengths[pool], None if kinds is None else kinds[pool]), kind="stable")]
         found += np.split(pool, np.cumsum([len(batch) for batch in group])[:-1])
     return [found[i] for i in rng.permutation(len(found))]
+
+
+def _places(lengths: Array, kinds: Array | None) -> Array:
+    """Where each sample stands in the order of length, 0 to 1; of a kind with MANY samples, in that of its kind."""
+
+    def places(values: Array) -> Array:
+        return np.asarray((np.argsort(np.argsort(values, kind="stable"), kind="stable") + 0.5) / len(values))
+
+    found = places(lengths)
+    for kind in [] if kinds is None else np.unique(kinds):
+        own = np.flatnonzero(kinds == kind)
+        if len(own) >= MANY:
+            found[own] = places(lengths[own])
+    return found
 
 
 def computed_over_real(lengths: Array, batches: list[Array]) -> float:
@@ -187,7 +208,7 @@ def computed_over_real(lengths: Array, batches: list[Array]) -> float:
 
 
 def _batches(data: Data, settings: Settings, epoch: int, threads: int) -> Iterator[tuple[tuple[Array, ...], Array]]:
-    batches = cuts(len(data.rows), data.lengths, settings.batch_size, settings.seed, epoch)
+    batches = cuts(len(data.rows), data.lengths, data.kinds, settings.batch_size, settings.seed, epoch)
 
     def make(cut: Array) -> tuple[tuple[Array, ...], Array]:
         rows = data.rows[np.sort(cut)][np.argsort(np.argsort(cut))]  # a memory map likes rising indices

@@ -14,7 +14,7 @@ import torch
 from lightning_fabric import Fabric
 
 from components import lineage, plugins, samples
-from components.contracts import InputError, RunRecord
+from components.contracts import InputError, RunRecord, inputs_of
 from components.finetune import loop
 from components.finetune.label_keeping import label_keeping
 from components.finetune.loop import Data, Settings
@@ -55,10 +55,11 @@ class Line:
 
     def padding(self) -> dict[str, float]:
         """Computed over real tokens in training, where samples differ in length."""
-        lengths = self.lengths["train"]
+        train = self._whole("train")
+        lengths = train.lengths
         if lengths is None:
             return {}
-        batches = loop.cuts(len(lengths), lengths, self.settings.batch_size, self.settings.seed, 0)
+        batches = loop.cuts(len(lengths), lengths, train.kinds, self.settings.batch_size, self.settings.seed, 0)
         return {"computed_over_real_length": round(loop.computed_over_real(lengths, batches), 6)}
 
     def _policy(self) -> Callable[..., Any] | None:
@@ -132,6 +133,7 @@ class Line:
             best_epoch=len(history) - len(state.history) + state.best_epoch,
             num_samples_seen=seen,
             note="no augmentation: features were computed once" if cached else "",
+            inputs=inputs_of(self.tables["train"]),
         )
         return model.cpu().eval(), record, history
 
@@ -179,7 +181,10 @@ class Line:
         """A split as it is: not augmented, not yet features."""
         table = self.tables[part]
         targets = self.decision.targets(table["label"], self.labels)
-        return Data(self.rows[part], targets, tuple(table["id"]), self.feed.collate, lengths=self.lengths[part])
+        kinds = None if self.lengths[part] is None else self.decision.classes(table["label"])
+        return Data(
+            self.rows[part], targets, tuple(table["id"]), self.feed.collate, lengths=self.lengths[part], kinds=kinds
+        )
 
     def _features(self, part: str, model: TransferModel) -> Any:
 

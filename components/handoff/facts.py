@@ -20,7 +20,7 @@ def collect(job: Job, record: RunRecord, export: dict[str, Any]) -> dict[str, An
     sight, decision = plugins.load("preprocessing", record.task), plugins.load("decisions", record.decision)
     filled = {"num": len(record.labels), "noun": sight.NOUN, "temperature": export["temperature"]}
     answer = {name: text.format(**filled) for name, text in decision.WORDS.items()}
-    words = sight.words(record.preprocessing)
+    words = sight.words(record.preprocessing, record.inputs)
     made = "fine-tuned" if transferred(record) else "trained from random weights"
     return {
         "name": job.run.name,

@@ -94,7 +94,8 @@ def _fill(bundle: Bundle, job: Job, record: RunRecord) -> tuple[str, ...]:
     """The model, and what predict.py needs to call it; returns the files that the preprocessing rests on."""
     sight = plugins.load("preprocessing", record.task)
     bundle.record("labels.json", record.labels)
-    bundle.record("preprocessing.json", put_files(bundle.folder, sight.shipped(record.preprocessing)))
+    how = sight.shipped(record.preprocessing, record.inputs)
+    bundle.record("preprocessing.json", put_files(bundle.folder, how))
     bundle.copy(job.source("export", "model.onnx"), "model.onnx")
     bundle.copy(Path(__file__).with_name("predict.py"), "predict.py")
     bundle.copy(Path(str(sight.__file__)), "preprocessing.py")

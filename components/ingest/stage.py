@@ -115,7 +115,8 @@ def _write(used: list[dict[str, Any]], aside: list[dict[str, Any]], params: Para
     manifest = pd.DataFrame(used).sort_values("id", kind="stable")
     seen = len(used) + len(aside)
     assert len(manifest) + len(quarantine) == seen, "counts must reconcile"
-    labels = Counter(row["label"] for row in used if row["label"] is not None)
+    decision = plugins.load("decisions", job.run.decision)
+    labels = Counter(label for row in used if row["label"] is not None for label in decision.split(row["label"]))
     write_table(job.out("manifest.parquet"), manifest)
     write_table(job.out("quarantine.parquet"), quarantine.sort_values("id", kind="stable"))
     counts = {"num_seen": seen, "num_used": len(used), "num_quarantined": len(aside), "num_labels": len(labels)}

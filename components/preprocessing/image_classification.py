@@ -287,8 +287,9 @@ def asked(given: argparse.Namespace) -> Iterator[tuple[dict[str, Any], Callable[
     return (({"file": name}, functools.partial(from_file, Path(name))) for name in given.images)
 
 
-def shipped(spec: dict[str, Any]) -> dict[str, Any]:
-    """The settings that this file needs, of those that a backbone gave."""
+def shipped(spec: dict[str, Any], reads: Sequence[str] = ()) -> dict[str, Any]:
+    """The settings that this file needs, of those that a backbone gave; what the model reads is always one image."""
+    del reads
     return asdict(Preprocessing.read(spec))
 
 
@@ -317,8 +318,9 @@ def summary(inputs: dict[str, np.ndarray]) -> dict[str, Any]:
     return {"shape": list(pixels.shape), **{k: [round(float(v), 5) for v in values] for k, values in told.items()}}
 
 
-def words(spec: dict[str, Any]) -> dict[str, Any]:
+def words(spec: dict[str, Any], reads: Sequence[str] = ()) -> dict[str, Any]:
     """What the model card says of samples; `fit` explains figures of tasks.image_classification.fit."""
+    del reads
     how = Preprocessing.read(spec)
     return {
         "input": f"image of any size and mode, taken to {how.width}x{how.height} px by `{how.fit}`",

@@ -17,6 +17,7 @@ Rules, for every text:
 - The tokenizer is a tokenizer.json of the tokenizers library, its own truncation and padding set aside.
 - At most `max_tokens` tokens, special ones counted; the end is cut, of a pair the end of the longer one.
 - A text of which no token is left is one unknown token, so that no row is empty.
+- A model that was trained on pairs takes pairs alone, and one that was not takes none.
 - A batch is padded on the right to its longest row, and the attention mask says which tokens are real.
 """
 
@@ -47,6 +48,8 @@ FILES = (TOKENIZER,)
 """Files that the settings rest on."""
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 """Names that a network's inputs may have."""
+SECOND = "text_pair"
+"""Among what a model `reads` of a sample: the second text of a pair. An empty list: unknown, nothing is refused."""
 MAX_CHARS = 1_000_000
 """Longer texts are refused: a tokenizer reads all of a text before it is cut."""
 MAX_BYTES = 25 * MAX_CHARS
@@ -213,12 +216,13 @@ class Reader:
         if hashlib.sha256(content).hexdigest() != spec["files"][TOKENIZER]:
             raise ValueError(f"{TOKENIZER} is not the one that preprocessing.json names")
         self.how = Preprocessing.read({**spec, "files": {TOKENIZER: content.decode()}})
+        self.reads: list[str] = spec.get("reads", [])
 
     def read(self, sample: Sample) -> Text:
         """A text, a pair of texts, or the bytes of a text file -> its tokens.
 
         Raises:
-            Unreadable: see `checked`.
+            Unreadable: see `checked`; no_pair, a_pair: not what the model was trained on.
         """
         if isinstance(sample, bytes):
             try:
@@ -226,6 +230,10 @@ class Reader:
             except UnicodeDecodeError as error:
                 raise Unreadable("invalid_utf8", f"at byte {error.start}") from None
         text, pair = (sample, None) if isinstance(sample, str) else sample
+        if pair is None and SECOND in self.reads:
+            raise Unreadable("no_pair", 'this model compares two texts: give --pair, or "pair" in a .json')
+        if pair is not None and self.reads and SECOND not in self.reads:
+            raise Unreadable("a_pair", "this model reads one text: give it without a second one")
         return self.how.prepared([checked(text, pair)])[0]
 
     def length(self, row: Text) -> int:
@@ -313,10 +321,10 @@ def _raise(error: Exception) -> Sample:
     raise error
 
 
-def shipped(spec: dict[str, Any]) -> dict[str, Any]:
-    """The settings that this file needs, of those that a backbone gave."""
+def shipped(spec: dict[str, Any], reads: Sequence[str] = ()) -> dict[str, Any]:
+    """The settings that this file needs, of those that a backbone gave; and what the model was trained on."""
     how = asdict(Preprocessing.read(spec))
-    return {"files": {TOKENIZER: how.pop("tokenizer")}, **how}
+    return {"files": {TOKENIZER: how.pop("tokenizer")}, **how, **({"reads": list(reads)} if reads else {})}
 
 
 def describe(spec: dict[str, Any]) -> dict[str, Any]:
@@ -342,14 +350,15 @@ def summary(inputs: dict[str, np.ndarray]) -> dict[str, Any]:
     return {name: [int(v) for v in values[0]] for name, values in inputs.items()}
 
 
-def words(spec: dict[str, Any]) -> dict[str, Any]:
-    """What the model card says of samples; `fit` explains figures of tasks.text_classification.fit."""
-    most = Preprocessing.read(spec).max_tokens
+def words(spec: dict[str, Any], reads: Sequence[str] = ()) -> dict[str, Any]:
+    """What the model card says of samples, of which the model `reads` these parts; `fit` explains figures of
+    tasks.text_classification.fit."""
+    most, pairs = Preprocessing.read(spec).max_tokens, SECOND in reads
     return {
-        "input": f"text of any length in UTF-8, or a pair of texts; the first {most} tokens are seen",
+        "input": f"{'pair of texts' if pairs else 'text'} of any length in UTF-8; the first {most} tokens are seen",
         "usage": [
-            "python predict.py message.txt",
-            'python predict.py --text "..." --top 3',
+            f"python predict.py message.{'json' if pairs else 'txt'}",
+            f'python predict.py --text "..." {"--pair ... " if pairs else ""}--top 3',
             "python predict.py --help",
         ],
         "limits": [

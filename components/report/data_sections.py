@@ -135,6 +135,9 @@ def augmentation(facts: Facts, preview: bytes | None) -> Section:
     if policy is None:
         return section("augmentation", title, absent("augment/policy.json"))
     told = f"Policy: {formats.spec(policy.get('policy'))}. {policy.get('note') or ''}".strip()
+    kept = facts.metric("finetune.labels_kept_by_policy")
+    if kept is not None:
+        told += f". By the frozen probe {formats.percent(kept)} of the samples that it knows keep their label."
     alt = "Training samples, one a row: the original first, then versions of it as training sees them."
     shown: Block = absent("augment/preview.png")
     if preview is not None:

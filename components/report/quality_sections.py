@@ -101,13 +101,31 @@ def confusion(facts: Facts, num_shown: int) -> Section:
         return section("confusion", title, absent("evaluate/confusion.csv"))
     counted = Counter(pairs)
     stated = [str(label) for label in facts.rows("evaluate/quality.json", "labels")]
-    labels = stated or sorted({label for pair in pairs for label in pair})
+    texts = sorted({text for pair in pairs for text in pair})
+    if stated and not set(texts) <= set(stated):  # a text that stands for several labels, or for none
+        return section("confusion", title, *_each_label(facts, len(pairs)), *_most_confused(counted, NUM_ROWS))
+    labels = stated or texts
     if len(labels) > num_shown:
         told = f"{len(labels)} labels are more than report.num_classes_shown ({num_shown}), so pairs are listed."
         return section("confusion", title, Prose(told, "quiet"), *_most_confused(counted, 2 * NUM_ROWS))
     counts = tuple(tuple(counted[(a, b)] for b in labels) for a in labels)
     matrix = Matrix("Test samples by true label (row) and predicted label (column)", tuple(labels), counts)
     return section("confusion", title, matrix, *_most_confused(counted, NUM_ROWS))
+
+
+def _each_label(facts: Facts, num: int) -> tuple[Block | None, ...]:
+    """Where a sample may have several labels: has it or not, decided for or not."""
+    rows = []
+    for one in facts.rows("evaluate/quality.json", "per_label"):
+        has, decided, right = (one.get(k) for k in ("num", "num_decided", "num_right"))
+        if has is None or decided is None or right is None:
+            continue
+        cells = (right, has - right, decided - right, num - has - decided + right)
+        rows.append(Row((str(one["label"]), *(formats.plain(n) for n in cells))))
+    told = "A sample may have several labels or none, so each label is a table of its own; pairs below are whole sets."
+    columns = ("label", "> has it, decided", "> has it, not decided", "> has it not, decided", "> neither")
+    shown = folded(table(f"{num} test samples, label by label", columns, rows), NUM_ROWS, "labels") if rows else ()
+    return (Prose(told, "quiet"), *shown)
 
 
 def _most_confused(counted: Counter[tuple[str, str]], shown: int) -> tuple[Block | None, ...]:

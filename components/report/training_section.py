@@ -36,7 +36,7 @@ def training(facts: Facts) -> Section:
     )
     rows = [Row(tuple(_cell(row, c) for c in _HISTORY)) for row in history]
     numbers = Table("Every epoch", columns, tuple(rows))
-    told = _best_epoch(facts)
+    told = f"{_best_epoch(facts)}{_padding(facts)}".strip()
     return section(
         "training",
         "How training went",
@@ -55,6 +55,11 @@ def _series(name: str, epochs: list[dict[str, str]], column: str) -> charts.Seri
     """Epochs are counted through the phases of a run."""
     values = ((float(i), number(row.get(column))) for i, row in enumerate(epochs, start=1))
     return charts.Series(name, tuple((x, y) for x, y in values if y is not None))
+
+
+def _padding(facts: Facts) -> str:
+    ratio = facts.metric("finetune.computed_over_real_length")
+    return "" if ratio is None else f" Batches are of about one length: {formats.percent(ratio - 1)} is padding."
 
 
 def _best_epoch(facts: Facts) -> str:

@@ -28,7 +28,8 @@ def count(network: nn.Module, inputs: tuple[torch.Tensor, ...]) -> Cost:
     # Fused attention on CPUs is an operator that the counter does not know; MATH is plain matrix products.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         network(*inputs)
-    parameters = sum(p.numel() for p in network.parameters())
+    tables = sum(b.numel() for b in network.buffers() if b.is_floating_point() and b.ndim > 1)  # frozen word vectors
+    parameters = tables + sum(p.numel() for p in network.parameters())
     return Cost(round(parameters / 1e6, 6), round(counter.get_total_flops() / 2e9, 6))
 
 

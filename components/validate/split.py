@@ -7,12 +7,17 @@ of its own label, and none between validation and test. Where a share of a label
 up for some labels and down for others, so that the shares hold over many small labels too; a new label may change that
 rounding for others.
 
+Where samples have several labels or none, a whole set of labels is stratified by like a label if it has enough units to
+fill the smallest share; a unit of another set is stratified by its rarest label; and what is still fewer than 3 units
+is one stratum together, so that the shares hold however many sets there are.
+
 Tiny labels: with 3 distinct units or more, every split gets one; with 2, train and test; with 1, train.
 The user's own split (`attribute.split`) is taken as it is; if it has no validation part, one is cut from train.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Hashable
 from typing import Protocol
@@ -25,6 +30,8 @@ from components.contracts import ATTRIBUTE, SPLITS, Finding, InputError
 OWN = f"{ATTRIBUTE}split"
 GOLDEN = (5**0.5 - 1) / 2
 """Multiples of it, modulo 1, lie more evenly than random numbers: so do the labels' roundings."""
+EACH = 3
+"""Units that every split can have one of."""
 NAMES = {
     "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
     "dev": "validation", "test": "test", "testing": "test", "holdout": "test",
@@ -45,7 +52,7 @@ class Shares(Protocol):
 
 
 def assign(table: pd.DataFrame, seed: int, shares: Shares) -> pd.Series:
-    """The split of every row; the table has id, sha256 and a label in each.
+    """The split of every row; the table has id, sha256 and a label in each, and may have `labels`, those it stands for.
 
     Raises:
         InputError: `attribute.split` holds a name that is no split, or lacks train or test.
@@ -86,9 +93,10 @@ def cut(table: pd.DataFrame, seed: int, parts: dict[str, float], group: str | No
     for name, label, content in zip(unit, table["label"], table["sha256"]):
         labels[name][label] += 1
         contents[name].add(content)  # copies add nothing to a share
+    of = {name: min(counts, key=lambda label: (-counts[label], label)) for name, counts in labels.items()}
     members: defaultdict[str, list[str]] = defaultdict(list)
-    for name, counts in labels.items():
-        members[min(counts, key=lambda label: (-counts[label], label))].append(name)
+    for name, stratum in _strata(of, table, parts).items():
+        members[stratum].append(name)
     start = samples.keyed_seed(seed, "rounding") / 2**63
     names: dict[str, str] = {}
     for rank, label in enumerate(sorted(members)):
@@ -98,8 +106,27 @@ def cut(table: pd.DataFrame, seed: int, parts: dict[str, float], group: str | No
     return unit.map(names).astype(object)
 
 
+def _strata(of: dict[str, str], table: pd.DataFrame, parts: dict[str, float]) -> dict[str, str]:
+    """Unit -> what it is stratified by: its label text, or, of a rare set of several labels, the rarest of them.
+
+    A set of few units must not be a stratum: as every split gets one of each, hundreds of them would set the shares.
+    """
+    if "labels" not in table or all(len(own) == 1 for own in table["labels"]):
+        return of
+    held = dict(zip(table["label"], table["labels"]))
+    sets, labels = Counter(of.values()), Counter(label for text in of.values() for label in held[text])
+    enough = max(EACH, math.ceil(1 / min(parts.values())))
+
+    def stratum(text: str) -> str:
+        return text if sets[text] >= enough else min(held[text], key=lambda label: (labels[label], label), default="")
+
+    found = {name: stratum(text) for name, text in of.items()}
+    sizes = Counter(found.values())
+    return {name: one if sizes[one] >= EACH else "" for name, one in found.items()}
+
+
 def _cut_label(sizes: list[int], parts: dict[str, float], offset: float) -> list[str]:
-    """Names for the ordered units of one label."""
+    """Names for the ordered units of one label (or other stratum)."""
     total, before, names = sum(sizes), 0, []
     front, back = parts.get("test", 0.0) * total, total - parts.get("validation", 0.0) * total
     for size in sizes:

@@ -82,7 +82,8 @@ def measure(way: str, given: argparse.Namespace) -> dict[str, float]:
         targets = decision.targets(labels, decision.labels(labels))
         lengths = feed.lengths(rows) if way == "by length" else None
         collate = to_the_longest if way == "to max_tokens" else feed.collate
-        return loop.Data(rows, targets, tuple(str(i) for i in range(num)), collate, lengths=lengths)
+        ids = tuple(str(i) for i in range(num))
+        return loop.Data(rows, targets, ids, collate, lengths=lengths, kinds=targets)
 
     train, held = data(given.samples, 1), data(300, 2)
     settings = loop.Settings(17, 16, 99, 0.01, 0.0, 0.1, 1.0, "32-true")
@@ -97,7 +98,7 @@ def measure(way: str, given: argparse.Namespace) -> dict[str, float]:
         seconds = time.perf_counter() - start
     lengths = feed.lengths(train.rows)
     assert lengths is not None, "texts differ in length"
-    batches = loop.cuts(len(lengths), train.lengths, settings.batch_size, settings.seed, 0)
+    batches = loop.cuts(len(lengths), train.lengths, train.kinds, settings.batch_size, settings.seed, 0)
     ratio = loop.computed_over_real(lengths, batches)
     if way == "to max_tokens":
         ratio = len(lengths) * given.max_tokens / int(lengths.sum())

@@ -57,6 +57,7 @@ def test_a_backbone_names_tasks_that_there_are(name: str, tmp_path: Path) -> Non
     module = plugins.load("backbones", name)
     assert module.TASKS
     assert set(module.TASKS) <= set(plugins.names("tasks"))
+    assert 0 < module.SCRATCH_LEARNING_RATE < 1
     assert issubclass(module.Params, params.Params)
     assert [k for k, f in module.Params.model_fields.items() if not f.description] == []
     assert module.title(chosen(name, tmp_path).params)

@@ -368,12 +368,25 @@ def test_a_rare_labels_own_words_are_no_leak() -> None:
     assert len(check(label_leak, say(table, *rare[:90], text="{} ~~"))) == 1
 
 
+def test_text_quality_says_what_it_found_without_the_words_around_it() -> None:
+    wrong = (
+        ("Smith&nbsp;", "entity"), ("Smith<a href='smith'>", "tag"), ("Smith<!-- smith -->", "comment"),
+        ("Smith\x08", "U+0008"), ("Smith\ud83d", "U+D83D"), ("Smith" * 50, "250 characters"),
+        ("Smith caf\u00c3\u00a9", ""), ("Smith\ufffd", ""), ("Smith\0", ""),
+    )  # fmt: skip
+    for text, told in wrong:
+        message = check(text_quality, say(clean(), 3, text=text), max_chars=200)[0].message
+        assert "smith" not in message.lower()
+        assert f"(cat/09 {told})" in message if told else "(cat/09)" in message
+    assert "(cat/09 2 characters)" in check(text_quality, say(clean(), 3, text=" ok "))[0].message
+
+
 def test_messages_of_the_text_checks_say_what_and_where() -> None:
     def told(plugin: ModuleType, table: pd.DataFrame, **more: Any) -> str:
         return check(plugin, table, **more)[0].message
 
     message = told(text_quality, say(clean(), 3, text="a\nb\0c"))
-    assert "1 of 60 texts (1.7%) hold NUL bytes (cat/09 'a\\nb\\x00c')" in message
+    assert "1 of 60 texts (1.7%) hold NUL bytes (cat/09); it may" in message
     message = told(near_duplicates, twin(clean(), 20, 21))
     assert "1 of 20 validation and test texts (5.0%) have a near twin in train" in message
     assert "dog/01 in train ~ dog/04 in test, 96% alike" in message
@@ -400,3 +413,38 @@ def test_of_several_labels_each_is_counted() -> None:
     found = module.check(rows, module.Params(min_per_label=5))
     assert [(f.severity, f.num_samples) for f in found] == [("error", 1)]
     assert "`rare` 1" in found[0].message
+
+
+def several(num: int = 300) -> pd.DataFrame:
+    """Training texts with `sport`, `politics`, both and more, or none: every set holds few of them."""
+    rng = np.random.default_rng(2)
+    names = ("sport", "politics", "music", "travel", "food")
+    held = [tuple(sorted(n for n in names if rng.random() < 0.4)) for _ in range(num)]
+    table = clean(num).assign(split="train", label=[";".join(own) or "(none)" for own in held])
+    return table.assign(labels=pd.Series(held, dtype=object))
+
+
+def test_of_several_labels_the_leak_of_each_is_found() -> None:
+    assert check(label_leak, several()) == []
+    table = several()
+    rows = table.index[table["labels"].map(lambda own: "sport" in own)]
+    found = check(label_leak, say(table, *rows, text="[tagx] {}"))
+    assert [(f.severity, f.num_samples) for f in found] == [("warning", len(rows))]
+    told = (
+        f"label `sport` away: of its {len(rows)} training texts and {300 - len(rows)} others, `[tagx]` in {len(rows)}"
+    )
+    assert told in found[0].message
+
+
+def test_of_several_labels_what_others_have_too_is_no_leak() -> None:
+    table = several()
+    rows = table.index[table["labels"].map(lambda own: "sport" in own or own == ("food",))]
+    assert len(rows) < 200
+    assert check(label_leak, say(table, *rows, text="[tagx] {}")) == []
+
+
+def test_a_column_of_one_label_each_gives_the_same_leaks() -> None:
+    for plant, more, _ in FAULTS["label_leak"].values():
+        table = plant(clean())
+        own = table.assign(labels=[(label,) for label in table["label"]])
+        assert check(label_leak, own, **more) == check(label_leak, table, **more) != []

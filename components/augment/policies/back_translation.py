@@ -69,7 +69,7 @@ class Vary:
         if options.share:
             forth, back = (networks.load(n, "AutoModelForSeq2SeqLM", device) for n in (options.forth, options.back))
             self.provenance = {"forth_sha256": forth.sha256, "back_sha256": back.sha256}
-            own = (options.model_dump(exclude={"forth", "back", "share"}), code(__file__))
+            own = (options.model_dump(exclude={"forth", "back", "share"}), code(__file__, networks.__file__))
             computed = networks.arithmetic(forth.device)
             make = _Translator(options, forth, back).there_and_back
             self.variants = Variants(make, cache, "back_translation", own, self.provenance, computed)

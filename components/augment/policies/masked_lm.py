@@ -62,7 +62,8 @@ class Vary:
         if options.share:
             filler = _Filler(options, networks.load(options.network, "AutoModelForMaskedLM", device))
             self.provenance = {"network_sha256": filler.network.sha256}
-            own = (options.model_dump(exclude={"network"}), code(__file__, words.__file__, samples.__file__))
+            files = (__file__, networks.__file__, words.__file__, samples.__file__)
+            own = (options.model_dump(exclude={"network"}), code(*files))
             computed = networks.arithmetic(filler.network.device)
             self.variants = Variants(filler.fill, cache, "masked_lm", own, self.provenance, computed)
 

@@ -116,7 +116,7 @@ def build(params: Params, *, cache: Path | None = None, device: str = "cpu") -> 
         senses = source.max_senses
         return Vary(params.share, lambda word: book.synonyms(word, senses), {"wordnet_sha256": book.sha256})
     file = weights_file(source)
-    digest = checked_hash(source, [file])
+    digest = checked_hash(source, file)
     near = thesaurus.vectors(file, source.max_words)
     number, least = source.num_neighbours, source.min_similarity
     return Vary(params.share, lambda word: near.neighbours(word, number, least), {"vectors_sha256": digest})

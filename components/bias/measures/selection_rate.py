@@ -1,6 +1,6 @@
-"""Share of samples that are predicted as one stated label (demographic parity compares it).
+"""Share of samples for which one stated label is decided for (demographic parity compares it).
 
-What: selection_rate = sum of [predicted = label_of_interest] / N.
+What: selection_rate = sum of [label_of_interest is predicted, alone or among others] / N.
 When: one label is the favourable outcome, and groups should get it equally often.
 Not when: groups truly differ in how often the label is right: then equal rates are wrong predictions. It
 looks at predictions alone, so read it beside recall. "Worst" is the group that gets it least.
@@ -46,7 +46,7 @@ def interval(params: Params, rows: Rows, level: float) -> tuple[float, float]:
 
 
 def _selected(params: Params, rows: Rows) -> np.ndarray:
-    if params.label not in rows.labels:
-        known = ", ".join(rows.labels)
+    if params.label not in rows.names:
+        known = ", ".join(rows.names)
         raise InputError(f"bias.measures: selection_rate: no label is called {params.label!r}. Labels: {known}")
-    return (rows.predicted == rows.labels.index(params.label)).astype(np.float64)
+    return np.asarray(rows.guess[:, rows.names.index(params.label)], dtype=np.float64)

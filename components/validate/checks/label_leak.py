@@ -3,8 +3,9 @@
 What: looks in the training texts for tokens (words, marks such as `~~` and `[spam]`, neighbours such as `label: x`)
 that stand in at least `min_share` of a label's texts and nearly nowhere else, and for tokens that hold the label's own
 name and stand in `min_name_share` of its texts and seldom elsewhere. One finding a label, a warning unless `severity`
-says error. Precision is the lower of two: own / (own + others) as shares at equal weight, with the low end of own's and
-the high end of the others' 95 % interval; and (own + 1) / (own + others + 2) as counted.
+says error; of samples with several labels, each label is held against the texts without it. Precision is the lower of
+two: own / (own + others) as shares at equal weight, with the low end of own's and the high end of the others' 95 %
+interval; and (own + 1) / (own + others + 2) as counted.
 When: texts that were gathered by label (folders, mailing lists, exports of a ticket system), where footers, tags and
 templates tell the origin rather than the meaning.
 Not when: labels are defined by a word (a greeting's language, an intent named after its only verb): read the warning as
@@ -27,7 +28,7 @@ this kind: Kapoor and Narayanan, Leakage and the reproducibility crisis, 2023, L
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -79,25 +80,34 @@ def check(table: pd.DataFrame, params: Params) -> list[Finding]:
     """
     given = table.assign(_text=texts.joined(table, NAME))
     train = given[given["split"] == "train"].drop_duplicates("sha256").sort_values("sha256", kind="stable")
-    labels = sorted(train["label"].unique())
-    most = max(LEAST_TEXTS, MAX_TEXTS // max(1, len(labels)))
-    drawn = {label: train[train["label"] == label].head(most) for label in labels}  # hashes lie at random
+    own = train["labels"] if "labels" in train else train["label"].map(lambda label: (label,))
+    labels = sorted(set(own.explode().dropna()))
+    has = {label: own.map({label}.issubset) for label in labels}
+    drawn = _draw(train, [*has.values(), own.map(len) == 0])
+    of = {label: drawn[has[label][drawn.index]] for label in labels}
     names = tuple(texts.plain(label) for label in labels)
-    often = {label: _often(rows["_text"], texts.plain(label), names, params) for label, rows in drawn.items()}
+    often = {label: _often(rows["_text"], texts.plain(label), names, params) for label, rows in of.items()}
     wanted = {token for tokens in often.values() for token in tokens}
-    held = {label: _count(rows["_text"], names, wanted) for label, rows in drawn.items()}
+    held, every = _count(drawn["_text"], own[drawn.index], names, wanted)
     found = []
     for label, tokens in often.items():
-        num_others = sum(len(rows) for other, rows in drawn.items() if other != label)
+        num, num_others = len(of[label]), len(drawn) - len(of[label])
         leaks = []
         for token in tokens:
-            own, others = held[label][token], sum(held[other][token] for other in labels if other != label)
-            leak = Leak(token, own, others, _precision(own, len(drawn[label]), others, num_others))
-            if _is_told(leak, texts.plain(label), len(drawn[label]), params):
+            inside, others = held[label][token], every[token] - held[label][token]
+            leak = Leak(token, inside, others, _precision(inside, num, others, num_others))
+            if _is_told(leak, texts.plain(label), num, params):
                 leaks.append(leak)
         if leaks:
-            found.append(_finding(label, _distinct(leaks), drawn[label], num_others, names, params))
+            found.append(_finding(label, _distinct(leaks), of[label], num_others, names, params))
     return found
+
+
+def _draw(train: pd.DataFrame, parts: list[pd.Series]) -> pd.DataFrame:
+    """At most so many texts of each part; the rows are in the order of their hashes, which lie at random."""
+    most = max(LEAST_TEXTS, MAX_TEXTS // max(1, sum(part.any() for part in parts)))
+    wanted = {row for part in parts for row in train.index[part.to_numpy(dtype=bool)][:most]}
+    return train[train.index.isin(wanted)]
 
 
 def _often(given: pd.Series, name: str, names: tuple[str, ...], params: Params) -> list[str]:
@@ -109,11 +119,18 @@ def _often(given: pd.Series, name: str, names: tuple[str, ...], params: Params) 
     return sorted(token for token, n in counts.items() if n >= shares[_says(token, name)] * len(given))
 
 
-def _count(given: pd.Series, names: tuple[str, ...], wanted: set[str]) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    for text in given:
-        counts.update(texts.tokens(text, names) & wanted)
-    return counts
+def _count(
+    given: pd.Series, labels: pd.Series, names: tuple[str, ...], wanted: set[str]
+) -> tuple[dict[str, Counter[str]], Counter[str]]:
+    """In how many texts each token stands: a label's, and all."""
+    held: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    every: Counter[str] = Counter()
+    for text, own in zip(given, labels):
+        found = texts.tokens(text, names) & wanted
+        every.update(found)
+        for label in own:
+            held[label].update(found)
+    return held, every
 
 
 def _says(token: str, name: str) -> bool:

@@ -2,7 +2,8 @@
 
 What: counts accepted texts that are empty, hold a NUL byte or half a character (errors), or hold replacement characters
 (U+FFFD), letters read in the wrong character set ("cafÃ©", "itâ€™s"), control characters or remains of HTML, or are
-shorter than `min_chars` or longer than `max_chars` (warnings). Each kind has a share above which it is an error.
+shorter than `min_chars` or longer than `max_chars` (warnings). Each kind has a share above which it is an error. A
+finding names samples by their ids and says what was found, never in the words of a text: findings go on a card.
 When: always for text. `ingest` has set aside what is empty or holds NUL; that they are not there is checked here again.
 Not when: HTML or control codes are what is to be classified: read those warnings as counts.
 Settings: max_empty, max_half_empty, max_nul, max_invalid, max_replaced, max_mojibake, max_control, max_html, max_short,
@@ -112,7 +113,7 @@ def check(table: pd.DataFrame, params: Params) -> list[Finding]:
 
 
 def _faults(text: str, second: str | None, params: Params) -> Iterator[tuple[str, str]]:
-    """(kind, piece of the text to show) of what is wrong with a sample."""
+    """(kind, what it is more exactly) of what is wrong with a sample; no piece of the text itself."""
     both = text if second is None else f"{text}\n{second}"
     length = len(both.strip())
     if not length:
@@ -121,19 +122,25 @@ def _faults(text: str, second: str | None, params: Params) -> Iterator[tuple[str
     if second is not None and not (text.strip() and second.strip()):
         yield "half_empty", ""
     if length < params.min_chars:
-        yield "short", both.strip()
+        yield "short", f"{length} characters"
     if length > params.max_chars:
         yield "long", f"{length} characters"
     for kind, pattern in _PATTERNS.items():
         found = None if kind in _BEYOND_ASCII and both.isascii() else pattern.search(both)
         if found:
-            yield kind, both[max(0, found.start() - 12) : found.end() + 12]
+            yield kind, _more_exactly(kind, found[0])
+
+
+def _more_exactly(kind: str, found: str) -> str:
+    if kind == "html":
+        return "entity" if found[0] == "&" else "comment" if found.startswith("<!--") else "tag"
+    return f"U+{ord(found):04X}" if kind in ("invalid", "control") else ""
 
 
 def _finding(table: pd.DataFrame, kind: str, wrong: list[tuple[int, str]], num: int, params: Params) -> Finding:
     what, remedy = REMEDIES[kind]
     ids = [str(table["id"].iloc[row]) for row, _ in wrong[:20]]
-    examples = ", ".join(f"{i} {shown[:60]!r}" if shown else i for i, (_, shown) in zip(ids[:3], wrong))
+    examples = ", ".join(f"{i} {shown}" if shown else i for i, (_, shown) in zip(ids[:3], wrong))
     share = len(wrong) / num
     told = (
         f"{len(wrong)} of {num} texts ({share:.1%}) {what.format(**params.model_dump())} ({examples}"

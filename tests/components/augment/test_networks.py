@@ -13,6 +13,7 @@ import pytest
 import tiny_language_models as tiny
 
 from components import plugins, samples
+from components.augment import networks
 from components.augment.policies import back_translation
 from components.augment.variants import Variants
 from components.contracts import InputError
@@ -210,6 +211,32 @@ def test_making_variants_draws_nothing_from_torchs_generator(folders: dict[str, 
     for vary in policies:
         drawn(vary, "a good film with a great story", 2)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", ["masked_lm", "back_translation"])
+def test_variants_of_other_code_are_made_anew(
+    name: str, folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """networks.py decides the longest input."""
+    bert, t5 = tiny.pinned(folders["bert"]), tiny.pinned(folders["t5"])
+    options: dict[str, Any] = {"network": bert} if name == "masked_lm" else {"forth": t5, "back": t5}
+    before = build(name, None, **options).variants.key
+    assert build(name, None, **options).variants.key == before
+    other = tmp_path / "networks.py"
+    other.write_bytes(Path(str(networks.__file__)).read_bytes() + b"# changed\n")
+    monkeypatch.setattr(networks, "__file__", str(other))
+    assert build(name, None, **options).variants.key != before
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"])
+def test_a_pin_covers_every_file_that_is_read(name: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = _changed(folders["bert"], tmp_path / "bert")
+    chosen = tiny.pinned(folder)
+    assert build("masked_lm", network=chosen).provenance == {"network_sha256": chosen["weights"]["sha256"]}
+    with (folder / name).open("ab") as file:
+        file.write(b"\n")
+    with pytest.raises(WeightsError, match=rf"sha256sum .*{name}.* gives .* pins"):
+        build("masked_lm", network=chosen)
 
 
 def _changed(folder: Path, to: Path) -> Path:

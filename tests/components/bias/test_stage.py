@@ -55,9 +55,11 @@ def section(**changes: Any) -> Params:
 
 @pytest.fixture
 def ran(tmp_path: Path, make_job: Callable[..., Any]) -> Callable[..., tuple[dict[str, float], dict[str, Any]]]:
-    def do(table: pd.DataFrame, **changes: Any) -> tuple[dict[str, float], dict[str, Any]]:
+    def do(
+        table: pd.DataFrame, decision: str = "single_label", **changes: Any
+    ) -> tuple[dict[str, float], dict[str, Any]]:
         write_table(tmp_path / "artifacts/evaluate/predictions.parquet", table)
-        job = make_job("bias", ("evaluate",))
+        job = make_job("bias", ("evaluate",), decision=decision)
         metrics = run(section(**changes), job)
         return metrics, read_json(job.building / "groups.json")
 
@@ -160,3 +162,22 @@ def test_the_plot_has_all_samples_first_and_accuracy_whatever_is_measured(ran: A
     assert len(plot) == 1 + len(told["groups"])
     assert (plot["low"] <= plot["accuracy"]).all()
     assert (plot["accuracy"] <= plot["high"]).all()
+
+
+def test_a_label_within_a_set_counts(ran: Any) -> None:
+    """`sport` alone in one of five predictions, and within a set in three more."""
+    said = ["sport", "music;sport", "film;sport", "film;music;sport", "(none)"]
+    table = pd.DataFrame(
+        {
+            "run": "main", "id": [f"{i:04d}" for i in range(200)], "split": "test", "label": "sport",
+            "predicted": said * 40, "confidence": 0.9, "attribute.site": ["north"] * 100 + ["south"] * 100,
+            **{f"probability.{n}": 0.5 for n in ("film", "music", "sport")},
+        }
+    )  # fmt: skip
+    chosen = {"properties": [], "measures": [{"name": "selection_rate", "label": "sport"}, "recall", "accuracy"]}
+    metrics, told = ran(table, "multi_label", **chosen)
+    overall = {name: one["value"] for name, one in told["overall"].items()}
+    assert overall == {"selection_rate_sport": 0.8, "recall": 0.8, "accuracy": 0.2}
+    assert metrics["worst_group_selection_rate_sport"] == pytest.approx(0.8)
+    with pytest.raises(InputError, match=r"Labels: film, music, sport$"):
+        ran(table, "multi_label", **chosen | {"measures": [{"name": "selection_rate", "label": "film;sport"}]})

@@ -225,3 +225,31 @@ def test_data_that_validate_refused_is_not_compared(ran: Any, line: Path) -> Non
             ran()
     finally:
         verdict.unlink()
+
+
+@pytest.mark.parametrize(
+    ("pairs", "told"), [(True, "text of each .* on text, text_pair"), (False, "text, text_pair of")]
+)
+def test_current_samples_must_be_what_the_model_was_trained_on(tmp_path: Path, pairs: bool, told: str) -> None:
+    import upstream
+
+    from components import plugins
+    from components.contracts import InputError
+    from components.drift import sides
+    from components.job import Job
+
+    table = factories.text_manifest(20, split=True)
+    if pairs:
+        table["input.text_pair"] = table["input.text"].to_numpy()[::-1]
+    upstream.before_text_export(tmp_path, upstream.word_vectors(tmp_path), table)
+    (tmp_path / "now.csv").write_text("text,second,label\nthe food was good,,praise\nthe bad table,the food,blame\n")
+    job = Job.at(tmp_path, "drift", NEEDS, task="text_classification")
+
+    def found(**options: Any) -> sides.Side:
+        source = plugins.choose("ingest.sources", {"name": "text_table", **options})
+        return sides.found("now.csv", source, job)
+
+    fitting: dict[str, Any] = {"text_pair": "second"} if pairs else {}
+    assert len(found(**fitting).outputs) == 2
+    with pytest.raises(InputError, match=rf"drift\.current\.source: text_table gives {told}"):
+        found(**({} if pairs else {"text_pair": "second"}))

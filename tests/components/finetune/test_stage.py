@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,7 @@ def test_writes_every_run_and_the_same_bytes_each_time(tmp_path: Path, make_job:
     record = read_json(job.building / "runs/main/run.json")
     assert record["role"] == "candidate"
     assert record["labels"] == sorted(record["labels"])
+    assert record["inputs"] == ["path"]
 
 
 def test_bytes_do_not_depend_on_threads_that_prepare_batches(tmp_path: Path, make_job: Callable[..., Job]) -> None:
@@ -158,3 +160,35 @@ def test_validation_accuracy_is_that_of_the_weights_that_were_kept(
     kept = read_json(job.building / "runs/main/run.json")["best_epoch"]
     assert kept > 3
     assert metrics["validation_accuracy_main"] == pytest.approx(rows["validation_accuracy"][kept - 1])
+
+
+@pytest.mark.parametrize("after", [1, 2, 4])
+def test_a_killed_stage_goes_on_to_the_same_bytes(tmp_path: Path, make_job: Callable[..., Job], after: int) -> None:
+    """Killed in the probe, between the phases, and in the second phase: the head's scale is found again."""
+    upstream(tmp_path)
+    strategy = {"name": "lp_ft", "probe_epochs": 2, "epochs": 3}
+    settings = {"strategy": strategy, "references": [], "patience": 9}
+    whole = run(make_job, tmp_path, **settings)[1]
+    expected = digests(whole.building)
+
+    class Killed(BaseException):
+        pass
+
+    class Short(Job):
+        def say(self, text: str) -> None:
+            if " epoch " in text and "accuracy" in text:
+                self.told.append(text)
+                if len(self.told) == after:
+                    raise Killed
+
+    cut = make_job("finetune", stage.NEEDS)
+    shutil.rmtree(tmp_path / ".graftline" / "finetune", ignore_errors=True)
+    short = Short(cut.stage, cut.run, cut.root, cut.needs)
+    object.__setattr__(short, "told", [])
+    with pytest.raises(Killed):
+        stage.run(params(**settings), short)
+    assert list((tmp_path / ".graftline" / "finetune").rglob("*.safetensors"))
+    resumed = make_job("finetune", stage.NEEDS)
+    resumed.clear()
+    stage.run(params(**settings), resumed)
+    assert digests(resumed.building) == expected

@@ -157,7 +157,7 @@ def test_the_bundle_holds_what_a_text_run_needs_and_no_more(finished_texts: Path
     digest = hashlib.sha256((bundle / "tokenizer.json").read_bytes()).hexdigest()
     assert spec == {
         "files": {"tokenizer.json": digest}, "inputs": ["input_ids", "attention_mask"], "max_tokens": 32, "pad_id": 0,
-        "unknown_id": 1,
+        "reads": ["text"], "unknown_id": 1,
     }  # fmt: skip
     lines = (bundle / "requirements.txt").read_text().splitlines()
     assert lines == [f"{n}=={importlib.metadata.version(n)}" for n in ("numpy", "tokenizers", "onnxruntime")]
@@ -213,6 +213,11 @@ def test_private_samples_stay_at_home_and_are_checked_all_the_same(
     finished_texts: Path, tmp_path: Path, predict: Predict
 ) -> None:
     root = Path(shutil.copytree(finished_texts, tmp_path / "project"))
+    secret = "John Smith,&nbsp;IBAN DE02 12"
+    finding = {"check": "label_leak", "severity": "warning", "message": f"({secret})", "num_samples": 7, "samples": []}
+    write_json(root / "artifacts/validate/findings.json", [finding])
+    upstream.write_lineages(root, Path(__file__).parents[3])
+    assert secret in (_handoff(root) / "card.md").read_text()
     bundle = _handoff(root, examples=0)
     left_out = {name for name in FILES if name.startswith("example/")} | {"report.html"}
     assert _names(bundle) == FILES - left_out
@@ -221,8 +226,10 @@ def test_private_samples_stay_at_home_and_are_checked_all_the_same(
     for name in _names(bundle):
         content = (bundle / name).read_text("utf-8", errors="replace")
         assert not any(text in content for text in texts), name
+        assert "John Smith" not in content, name
     card = (bundle / "card.md").read_text()
     assert "There are no examples and no `report.html` here" in card
+    assert "\n- warning, label_leak: 7 samples\n" in card
     done = predict(bundle, "--check")
     assert (done.returncode, done.stderr) == (0, "")
     assert "answers were not checked" in done.stdout
@@ -281,6 +288,24 @@ def test_pairs_and_several_labels(finished_pairs: Path, tmp_path: Path, predict:
     assert predict(bundle, "--check").returncode == 0
     shown = predict(bundle, bundle / "example/1.json").stdout
     assert f": [{', '.join(expected[0]['predicted'])}] " in shown
+
+
+def test_a_model_refuses_what_it_was_not_trained_on(
+    finished_pairs: Path, bundle: Path, tmp_path: Path, predict: Predict
+) -> None:
+    of_pairs = Path(shutil.copytree(finished_pairs / "artifacts/handoff/bundle", tmp_path / "pairs"))
+    (tmp_path / "a.txt").write_text("the food")
+    (tmp_path / "lines.jsonl").write_text('{"text": "the food"}\n{"text": "the food", "pair": ""}\n')
+    told = predict(of_pairs, "a.txt", "--text", "the food", "--lines", "lines.jsonl", "--json", cwd=tmp_path)
+    assert told.returncode == 2
+    assert told.stderr.count("no_pair: this model compares two texts: give --pair") == 3
+    assert [row.get("file", "text") for row in json.loads(told.stdout) if "error" not in row] == ["lines.jsonl"]
+    assert "pair of texts of any length" in (card := (of_pairs / "card.md").read_text())
+    assert 'predict.py --text "..." --pair' in card
+    told = predict(bundle, "--text", "the food", "--pair", "the service")
+    assert (told.returncode, told.stdout) == (2, "")
+    assert "a_pair: this model reads one text" in told.stderr
+    assert "--pair" not in (bundle / "card.md").read_text()
 
 
 def test_texts_come_from_arguments_lines_and_standard_input(bundle: Path, tmp_path: Path, predict: Predict) -> None:

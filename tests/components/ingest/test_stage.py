@@ -133,3 +133,13 @@ def test_golden_row_of_the_digits(make_job: MakeJob) -> None:
         "artifacts/ingest/samples/0000.png",
     )
     assert first["property.brightness"] == pytest.approx(0.287194, abs=1e-6)
+
+
+def test_labels_are_counted_one_by_one_where_samples_have_several(make_job: MakeJob, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    rows = ["text,label", "one,a;b", "two,b;a", "three,(none)", "four,b", "five,"]
+    (tmp_path / "data/t.csv").write_text("\n".join(rows))
+    job = make_job("ingest", task="text_classification", decision="multi_label")
+    metrics = run(job, {"name": "text_table", "file": "t.csv"})
+    assert (metrics["num_used"], metrics["num_labels"]) == (5, 2)
+    assert contracts.read_json(job.building / "summary.json")["labels"] == {"a": 2, "b": 3}

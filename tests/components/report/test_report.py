@@ -201,3 +201,35 @@ def test_reads_exactly_what_the_graph_declares(repository: Path) -> None:
     deps = load_yaml(repository / "dvc.yaml")["stages"]["report"]["deps"]
     declared = {d.removeprefix("artifacts/") for d in deps if d.startswith("artifacts/")}
     assert declared == {*FILES, "augment/preview.png"}
+
+
+def test_of_several_labels_each_has_its_own_four_counts(tmp_path: Path, make_job: Callable[..., Job]) -> None:
+    """50 samples, 10 of them wrong and 20 with one label on both sides: no matrix of those 20 alone."""
+    fabricated_run.make(tmp_path, labels=2)
+    pairs = [("circle", "circle")] * 20 + [("circle;square", "circle;square")] * 15
+    pairs += [("(none)", "(none)")] * 5 + [("circle;square", "circle")] * 10
+    lines = "".join(f"{label},{predicted}\n" for label, predicted in pairs)
+    (tmp_path / "artifacts/evaluate/confusion.csv").write_text("label,predicted\n" + lines)
+    path = tmp_path / "artifacts/evaluate/quality.json"
+    counts = [{"label": "circle", "num": 45, "num_decided": 45, "num_right": 45},
+              {"label": "square", "num": 25, "num_decided": 15, "num_right": 15}]  # fmt: skip
+    rated = [row | own for row, own in zip(read_json(path)["per_label"], counts)]
+    write_json(path, read_json(path) | {"per_label": rated})
+    html = make_page(make_job)
+    Page(html)
+    assert 'class="matrix"' not in html
+    section = re.search(r'<section id="confusion".*?</section>', html, re.DOTALL)
+    assert section is not None
+    told = re.sub(r"<[^>]*>", " ", section.group()).split()
+    text = " ".join(told)
+    assert "circle 45 0 0 5" in text
+    assert "square 15 10 0 25" in text
+    assert "circle;square circle 10" in text  # the confused pair
+
+
+def test_a_matrix_is_not_drawn_of_some_of_the_samples(tmp_path: Path, make_job: Callable[..., Job]) -> None:
+    fabricated_run.make(tmp_path, labels=2)  # whose quality.json has no counts of decisions
+    (tmp_path / "artifacts/evaluate/confusion.csv").write_text("label,predicted\ncircle,circle\n(none),square\n")
+    html = make_page(make_job)
+    assert 'class="matrix"' not in html
+    assert "A sample may have several labels or none" in html

@@ -47,3 +47,29 @@ def test_select_and_finetune_share_a_key(tmp_path: Path) -> None:
     assert samples.digest_of(table, HOW) == samples.digest_of(table, tuples)
     assert samples.digest_of(table, HOW) != samples.digest_of(table, {**HOW, "height": 17})
     assert samples.digest_of(table, HOW) != samples.digest_of(table[::-1], HOW)
+
+
+def test_features_are_computed_anew_where_the_networks_code_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    from components import model
+
+    network, asked = model.Head(3, 2), []
+
+    def features() -> np.ndarray:
+        def compute() -> np.ndarray:
+            asked.append(1)
+            return np.zeros((2, 3), np.float32)
+
+        return model.cached_features(network, "samples", tmp_path, compute)
+
+    features()
+    features()
+    assert len(asked) == 1
+    changed = tmp_path / "model.py"
+    changed.write_text(Path(model.__file__).read_text() + "# other pooling\n")
+    monkeypatch.setattr(sys.modules["components.model"], "__file__", str(changed))
+    features()
+    assert len(asked) == 2

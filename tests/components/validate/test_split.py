@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -175,3 +176,55 @@ def test_of_several_labels_each_is_looked_for() -> None:
     frame["split"] = ["train", "train", "validation", "test"]
     assert [(f.severity, f.num_samples) for f in findings(frame)] == [("error", 1), ("warning", 0), ("warning", 0)]
     assert "`c`" in findings(frame)[0].message
+
+
+def sets(num: int, num_labels: int, share: float, kinds: int | None = None) -> pd.DataFrame:
+    """Samples that have each label with a probability that falls from `share`, or one of so many such sets."""
+    rng = np.random.default_rng(3)
+    chances = np.linspace(share, share / 10, num_labels)
+    drawn = rng.random((kinds or num, num_labels)) < chances
+    has = drawn if kinds is None else drawn[np.arange(num) % kinds]
+    held = [tuple(f"label {k:02d}" for k in np.flatnonzero(row)) for row in has]
+    frame = table({"x": num})
+    return frame.assign(label=[";".join(own) or "(none)" for own in held], labels=pd.Series(held, dtype=object))
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("num", "kinds"), [(1000, None), (1000, 250), (1000, 330), (200, None), (1000, 20)])
+def test_shares_hold_however_many_sets_of_labels_there_are(seed: int, num: int, kinds: int | None) -> None:
+    """Of 1,000 samples with 12 labels most sets occur once; were each a stratum, all of these would be trained on."""
+    frame = sets(num, 12, 0.6, kinds)
+    assert kinds is not None or frame["label"].nunique() > 0.5 * num
+    split = assign(frame, seed, shares())
+    found = Counter(split)
+    for name, share in SHARES.items():
+        assert found[name] / num == pytest.approx(share, abs=0.02)
+    each = frame.assign(split=split).explode("labels").dropna(subset="labels")
+    for _, own in each.groupby("labels"):
+        assert set(own["split"]) == set(SHARES)
+        assert (own["split"] == "test").mean() == pytest.approx(0.15, abs=0.05 + 2 / len(own))
+
+
+def test_a_common_set_keeps_its_shares_and_a_rare_label_is_in_every_split() -> None:
+    held = [("a", "b")] * 40 + [("a",)] * 40 + [()] * 40
+    held += [("a", "rare"), ("b", "rare"), ("a", "b", "rare"), ("once",)]
+    frame = table({"x": len(held)})
+    frame = frame.assign(label=[";".join(own) or "(none)" for own in held], labels=pd.Series(held, dtype=object))
+    for seed in range(20):
+        split = assign(frame, seed, shares())
+        for start in (0, 40, 80):
+            assert Counter(split[start : start + 40])["test"] in (5, 6, 7)
+        assert set(split[120:123]) == set(SHARES)
+        assert split[123] == "train"
+
+
+def test_one_more_sample_with_several_labels_moves_few_others() -> None:
+    frame = sets(400, 8, 0.5)
+    before, after = assign(frame[:-1], 1, shares()), assign(frame, 1, shares())
+    assert (before != after[:-1]).sum() <= 8
+
+
+def test_a_column_of_one_label_each_changes_nothing() -> None:
+    frame = table({"a": 12, "b": 5, "c": 2, "d": 1})
+    split = assign(frame, 17, shares())
+    pd.testing.assert_series_equal(assign(frame.assign(labels=[(v,) for v in frame["label"]]), 17, shares()), split)

@@ -287,3 +287,15 @@ def test_findings_about_texts_are_the_same_bytes_each_time(job: Job, mails: pd.D
 def test_a_check_of_texts_over_images_is_a_mistake_in_params(job: Job, clean: pd.DataFrame) -> None:
     with pytest.raises(InputError, match=r"validate\.checks: text_quality .* has input\.path"):
         judge(job, clean, checks=[{"name": "text_quality"}])
+
+
+def test_the_shares_hold_where_most_sets_of_labels_occur_once(make_job: Callable[..., Job]) -> None:
+    rng = np.random.default_rng(1)
+    held = [[f"label {k}" for k in np.flatnonzero(rng.random(10) < 0.4)] for _ in range(200)]
+    table = factories.text_manifest(100).assign(label=[";".join(own) or "(none)" for own in held])
+    assert table["label"].nunique() > 100
+    job = make_job("validate", stage.NEEDS, task="text_classification", decision="multi_label")
+    metrics = judge(job, table)
+    assert metrics["num_labels"] == 10
+    for name, share in SPLIT.items():
+        assert metrics[f"num_{name}"] / 200 == pytest.approx(share, abs=0.025)
