@@ -33,6 +33,12 @@ class TextEncoder(nn.Module):
         self.network, self.inputs, self.pooling = network, inputs, pooling
         self.layers = nn.ModuleList(Dense(layer) if layer["kind"] == "dense" else Normalize() for layer in layers)
 
+    @property
+    def feature_scale(self) -> float:
+        """The size of an entry of the features that the architecture alone settles: of a vector of length 1."""
+        ends_in_length = len(self.layers) > 0 and isinstance(self.layers[-1], Normalize)
+        return float(self.num_features) ** -0.5 if ends_in_length else 1.0  # type: ignore[arg-type]
+
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         """int64 [N, L] each, in the order of `inputs`, padded on the right -> features [N, D]."""
         given = dict(zip(self.inputs, inputs))

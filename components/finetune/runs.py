@@ -140,11 +140,17 @@ class Line:
     def _scaled(
         self, model: TransferModel, phase: Phase, train: Data, pretrained: bool
     ) -> AbstractContextManager[None]:
-        """The head on features of unit scale; not on those of random weights, which do not keep their scale."""
+        """The head on features of unit scale: as measured, but of random weights, which do not keep their scale, as
+        the architecture says (`feature_scale`, where it says)."""
         if phase.cached:
             return _on_scale(model.head, train.rows, each=True)
         if not pretrained:
-            return nullcontext()
+            scale = float(getattr(model.backbone, "feature_scale", 1.0))
+            if scale == 1.0:
+                return nullcontext()
+            return _standardised(
+                model.head, torch.zeros(model.head.in_features), torch.full((model.head.in_features,), scale)
+            )
         order = samples.keyed_rng(self.settings.seed, 0, "scale").permutation(len(train.rows))[:SCALE_SAMPLES]
         some = train.rows[np.sort(order)]
         job, what = self.job, "the features' scale"
@@ -228,7 +234,13 @@ def _on_scale(head: Head, features: np.ndarray, *, each: bool) -> Iterator[None]
         scale = np.where(scale > 1e-6 * max(float(scale.max()), 1e-12), scale, 1.0)
     else:
         mean, scale = np.zeros_like(mean), np.full_like(scale, float(np.sqrt((scale**2).mean())) or 1.0)
-    head.standardise(torch.from_numpy(mean), torch.from_numpy(scale))
+    with _standardised(head, torch.from_numpy(mean), torch.from_numpy(scale)):
+        yield
+
+
+@contextmanager
+def _standardised(head: Head, mean: torch.Tensor, scale: torch.Tensor) -> Iterator[None]:
+    head.standardise(mean, scale)
     yield
     head.fold()
 

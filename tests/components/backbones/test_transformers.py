@@ -770,3 +770,18 @@ def test_equal_lengths_need_no_help_from_the_mask(folders: dict[str, Path]) -> N
     how, network = plugin.preprocessing(chosen), plugin.build(chosen)
     one, other = features(network, inputs(how, "a good film")), features(network, inputs(how, "a bad film"))
     assert not np.allclose(one, other, atol=1e-3)
+
+
+def test_features_of_length_one_say_how_small_an_entry_is() -> None:
+    """A run from random weights would not learn otherwise: its head sees entries of 0.05."""
+    from components.text_encoder import TextEncoder
+
+    class Silent(torch.nn.Module):
+        pass
+
+    scales = []
+    for layers in ([{"kind": "normalize"}], []):
+        encoder = TextEncoder(Silent(), ("input_ids", "attention_mask"), ("mean",), layers)
+        encoder.num_features = 400  # type: ignore[assignment]
+        scales.append(encoder.feature_scale)
+    assert scales == [0.05, 1.0]
