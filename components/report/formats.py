@@ -60,7 +60,9 @@ def plain(value: Any, digits: int = 4) -> str:
 
 def figure(metric: str, value: float | None) -> str:
     """A value in its metric's unit."""
-    return percent(value) if is_share(metric) else plain(value, 3)
+    if is_share(metric):
+        return percent(value)
+    return plain(value, 3) if value is None or abs(value) < 100 else plain(float(round(value)))
 
 
 def of(metric: str, interval: Interval | None) -> str:

@@ -4,7 +4,7 @@ Three ways to make batches of the same samples, each run in a process of its own
 max_tokens; batches drawn at random and padded to their own longest; batches of texts of about one length (what
 `finetune` does). Run it by `make benchmarks`, or with other numbers:
 
-    python tests/benchmarks/padding.py [--samples 480] [--max-tokens 128] [--epochs 2] [--repeats 3]
+    python tests/benchmarks/padding.py [--samples 192] [--max-tokens 128] [--epochs 1] [--repeats 3]
 
 Texts are made here: two labels, lengths lognormal (median 34 tokens), so nothing is fetched. Prints one table.
 """
@@ -108,9 +108,9 @@ def measure(way: str, given: argparse.Namespace) -> dict[str, float]:
 def main() -> None:
     """Run every way in turn, so that a busy moment meets all of them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--samples", type=int, default=480)
+    parser.add_argument("--samples", type=int, default=192)
     parser.add_argument("--max-tokens", type=int, default=128)
-    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -123,6 +123,7 @@ def main() -> None:
             command = [sys.executable, __file__, *sys.argv[1:], "--way", way]
             told = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
             found[way].append(json.loads(told.stdout.splitlines()[-1]))
+            print(f"{way}: {found[way][-1]['seconds']:.1f} s", file=sys.stderr, flush=True)
     first = [one["seconds"] for one in found[WAYS[0]]]
     print(f"{'batches':>14}  {'computed/real':>13}  {'seconds':>16}  {'times as fast':>20}  accuracy")
     for way, runs in found.items():
