@@ -56,6 +56,17 @@ class Found:
 
 
 @dataclass(frozen=True)
+class Inspection:
+    """What one full read of a sample tells, by its task."""
+
+    sha256: str
+    properties: dict[str, float]
+    note: str
+    attributes: dict[str, str] = field(default_factory=dict)
+    """Groups that a sample falls into by itself."""
+
+
+@dataclass(frozen=True)
 class Finding:
     """One thing that a check found in the data."""
 

@@ -9,18 +9,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from components.contracts import InputError
+from components.contracts import Found, InputError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from components.job import Job
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -39,6 +42,24 @@ def named(root: Path, path: Path) -> str:
     """The path as a manifest has it: the inverse of `locate`."""
     inside = path.is_relative_to(root)
     return (path.relative_to(root) if inside else path).as_posix()
+
+
+def inspected(
+    found: Sequence[Found], task: ModuleType, job: Job, threads: int
+) -> Iterator[tuple[Found, dict[str, str], Any]]:
+    """Every sample read once, in the order given: the sample, its inputs as they lie now, and what the task's
+    `inspect` tells of it, or the task's Unreadable. `job` is the one whose source found them."""
+
+    def read(one: Found) -> tuple[Found, dict[str, str], Any]:
+        inputs = {k: job.while_building(v) if k in task.FILES else v for k, v in one.inputs.items()}
+        if one.reason:
+            return one, inputs, task.Unreadable(one.reason, one.detail)
+        try:
+            return one, inputs, task.inspect(inputs, job.root)
+        except task.Unreadable as problem:
+            return one, inputs, problem
+
+    return in_threads(read, found, threads)
 
 
 def read_checked(root: Path, path: str, sha256: str) -> bytes:

@@ -7,7 +7,7 @@ Not when: exactly one label is right (`single_label` is then better calibrated),
 probability reaches 1/2.
 Settings: none; the threshold is 1/2 for every label.
 Cost: none to speak of.
-Evidence here: tests/contracts/test_decisions.py, tests/components/evaluate/test_quality.py.
+Evidence here: tests/contracts/test_decisions.py; the whole line in tests/e2e/test_text_line.py.
 Source: Read, Pfahringer, Holmes and Frank, Classifier chains for multi-label classification, 2009, section 2 (binary
 relevance, exact match, label powerset).
 

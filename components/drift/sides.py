@@ -127,26 +127,14 @@ def _read(
     listed: Iterable[Found], task: Any, decided: str, inner: Job, job: Job
 ) -> tuple[list[dict[str, Any]], dict[str, int]]:
     decision = plugins.load("decisions", decided)
-
-    def read(one: Found) -> tuple[Found, Any]:
-        inputs = {k: inner.while_building(v) if k in task.FILES else v for k, v in one.inputs.items()}
-        if one.reason:
-            return one, task.Unreadable(one.reason, one.detail)
-        try:
-            return one, (inputs, task.inspect(inputs, inner.root))
-        except task.Unreadable as problem:
-            return one, problem
-
     rows: list[dict[str, Any]] = []
     unreadable: Counter[str] = Counter()
     listed = list(listed)
-    for one, result in job.progress(
-        samples.in_threads(read, listed, job.run.threads), "reading the current samples", len(listed)
-    ):
-        if isinstance(result, task.Unreadable):
-            unreadable[result.reason] += 1
+    results = samples.inspected(listed, task, inner, job.run.threads)
+    for one, inputs, seen in job.progress(results, "reading the current samples", len(listed)):
+        if isinstance(seen, task.Unreadable):
+            unreadable[seen.reason] += 1
             continue
-        inputs, seen = result
         label = decision.canonical(one.label) if one.label and one.label.strip() else None  # as validate writes it
         row = {"id": one.id, "sha256": seen.sha256, "label": label}
         row |= {f"input.{k}": v for k, v in inputs.items()} | {PROPERTY + k: v for k, v in seen.properties.items()}

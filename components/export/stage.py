@@ -2,10 +2,9 @@
 
 Reads: finetune/runs/main (weights and record), evaluate/calibration.json (temperature), gate/verdict.json,
 validate/accepted.parquet (the test split, for parity).
-Writes: model.onnx (inputs as the task names them; the decision int64
-([N], of several labels [N, K]), probabilities float32 [N, K] calibrated by
-the temperature, embedding float32 [N, D]; N is free), export.json (interface, parity, golden examples);
-measured latency goes to reports/export/latency.json.
+Writes: model.onnx (inputs as the task names them; the decision int64 [N], of several labels [N, K];
+probabilities float32 [N, K] calibrated by the temperature; embedding float32 [N, D]; N is free), export.json
+(interface, parity, golden examples); measured latency goes to reports/export/latency.json.
 Decides: the weights, the temperature and the target's options.
 Fails: the gate refused; parity on the test split is beyond the limits (ParityError, exit code 3); the
 backbone cannot be written as ONNX, or there is no test split (InputError). Nothing is kept then.

@@ -53,7 +53,8 @@ class Params(params.Params):
 
 
 def run(params: Params, job: Job) -> dict[str, float]:
-    """Returns the validation accuracy of each run, epochs and samples seen of `main`."""
+    """Returns the validation accuracy of each run and the samples it saw; computed_over_real_length where samples
+    differ in length, labels_kept_by_policy where a policy and the frozen probe are there."""
     from components.finetune.runs import Line
     from components.model import save_run
 

@@ -61,19 +61,10 @@ def run(params: Params, job: Job) -> dict[str, float]:
     if twice:
         raise InputError(f"ingest.data: {len(twice)} ids stand for several samples, for example {twice[:3]}")
 
-    def read(one: Found) -> tuple[Found, Any]:
-        if one.reason:
-            return one, task.Unreadable(one.reason, one.detail)
-        places = {k: job.while_building(v) if k in task.FILES else v for k, v in one.inputs.items()}
-        try:
-            return one, task.inspect(places, job.root)
-        except task.Unreadable as problem:
-            return one, problem
-
     named = {name for one in found for name in one.attributes}
     used, aside = [], []
-    results = samples.in_threads(read, found, job.run.threads)
-    for one, result in job.progress(results, "reading every sample once", len(found)):
+    results = samples.inspected(found, task, job, job.run.threads)
+    for one, _, result in job.progress(results, "reading every sample once", len(found)):
         if isinstance(result, task.Unreadable):
             aside.append(_set_aside(one, result))
         else:

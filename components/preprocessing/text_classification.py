@@ -147,18 +147,14 @@ class Preprocessing:
         """int64 [N, 3]: tokens of each text before it is cut, how many of them are kept, how many of the kept
         are unknown."""
         whole = self._encoded(texts, _tokenizer(self.tokenizer, None))
-        kept = [_tokens(t) for t in self.prepared(texts)]
+        kept = self._kept(texts)
         unknown = [int((k.ids == self.unknown_id).sum()) if self.unknown_id is not None else 0 for k in kept]
         rows = [(max(1, len(w.ids)), len(k.ids), u) for w, k, u in zip(whole, kept, unknown)]
         return np.array(rows, dtype=np.int64).reshape(-1, 3)
 
     def collate(self, texts: Sequence[Text]) -> tuple[np.ndarray, ...]:
         """The network's inputs: int64 [N, L] each, in the order of `inputs`."""
-        missing = [i for i, text in enumerate(texts) if text.tokens is None]
-        whole = list(texts)
-        for i, text in zip(missing, self.prepared([texts[i] for i in missing])):
-            whole[i] = text
-        rows = [_tokens(text) for text in whole]
+        rows = self._kept(texts)
         shape = (len(rows), max((len(r.ids) for r in rows), default=1))
         arrays = {
             "input_ids": np.full(shape, self.pad_id, np.int64),
@@ -171,6 +167,11 @@ class Preprocessing:
             arrays["attention_mask"][i, :n] = 1
             arrays["token_type_ids"][i, :n] = row.types
         return tuple(arrays[name] for name in self.inputs)
+
+    def _kept(self, texts: Sequence[Text]) -> list[Tokens]:
+        """The tokens of each, made where they are not there yet."""
+        made = iter(self.prepared([text for text in texts if text.tokens is None]))
+        return [_tokens(next(made)) if text.tokens is None else text.tokens for text in texts]
 
     @property
     def vocabulary(self) -> int:

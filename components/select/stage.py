@@ -2,9 +2,10 @@
 
 Reads: validate/accepted.parquet (train split only), the candidates' weights.
 Writes: chosen.json (the backbone, its preprocessing, why), leaderboard.json (every candidate: scores, ranks,
-prior, cost, why it was left out), leaderboard.csv, files/ (what
-the preprocessing rests on: a tokenizer). For people: reports/select/leaderboard.png, latency.json.
-Decides: the mean rank over `scores`, published accuracy being one more where every candidate states it (over
+prior, cost, why it was left out), leaderboard.csv, files/ (what the
+preprocessing rests on: a tokenizer). For people: reports/select/leaderboard.png, latency.json.
+Decides: the mean rank over `scores`, `coverage` (the share of the tokens that a candidate's own tokenizer keeps and
+knows) being one more for texts, published accuracy being one more where every candidate states it (over
 11 networks and 11 data sets, https://github.com/TencentARC/SFDA, it ranks with weighted tau 0.65, LogME with
 0.51, the two with NCE together with 0.77); a tie goes to fewer multiplications. A candidate beyond the budget
 is left out before its features are computed; by latency only where the measured one is over by more than 10

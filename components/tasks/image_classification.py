@@ -16,7 +16,7 @@ import json
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ import numpy as np
 import PIL
 
 from components import params, samples
+from components.contracts import Inspection
 from components.preprocessing import image_classification as pixels
 from components.preprocessing.image_classification import Preprocessing, Unreadable
 
@@ -46,17 +47,6 @@ MAX_BYTES = 500_000_000
 
 class Params(params.Params):
     """No options."""
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """What one full read of a sample tells."""
-
-    sha256: str
-    properties: dict[str, float]
-    note: str
-    attributes: dict[str, str] = field(default_factory=dict)
-    """Groups that a sample falls into by itself: none are measured of an image."""
 
 
 def inspect(inputs: dict[str, str], root: Path) -> Inspection:

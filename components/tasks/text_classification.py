@@ -18,13 +18,13 @@ import string
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from components import params
+from components.contracts import Inspection
 from components.preprocessing import text_classification as texts
 from components.preprocessing.text_classification import Preprocessing, Text
 
@@ -44,16 +44,6 @@ PICTURE_PX, PICTURE_LINES, LINE_PX = 330, 9, 15
 
 class Params(params.Params):
     """No options."""
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """What one full read of a sample tells."""
-
-    sha256: str
-    properties: dict[str, float]
-    note: str
-    attributes: dict[str, str] = field(default_factory=dict)
 
 
 def inspect(inputs: dict[str, str], root: Path) -> Inspection:
@@ -122,7 +112,7 @@ def prepare(
     progress: Callable[[Iterable[Any], str, int], Iterator[Any]],
 ) -> np.ndarray:
     """The rows as tokenised samples, an object array [N] of Text."""
-    del root, cache, threads  # the text stands in the manifest; the tokenizer has threads of its own
+    del root, cache, threads  # the text stands in the manifest, and tokenising is quick
     how, given = Preprocessing.read(preprocessing), samples_of(table)
     starts = range(0, len(given), CHUNK)
     found: list[Text] = []

@@ -194,3 +194,19 @@ def test_arguments_are_asked_for_in_order_and_read_only_when_wanted(name: str, t
         with pytest.raises(OSError, match=r"No such file|Is a directory"):
             get()
     assert not any(vars(parser.parse_args([])).values())  # nothing asked for: predict.py says so
+
+
+def test_what_has_its_tokens_is_not_tokenised_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    from components.preprocessing import text_classification as texts
+
+    how = texts.Preprocessing.read(factories.text_preprocessing())
+    given = [texts.Text("the food was good"), texts.Text("we thought it was very bad")]
+    prepared = how.prepared(given)
+    expected = how.collate(given)
+    asked: list[int] = []
+    real = texts.Preprocessing.prepared
+    monkeypatch.setattr(texts.Preprocessing, "prepared", lambda self, some: asked.append(len(some)) or real(self, some))
+    for one, other in zip(how.collate([given[0], prepared[1]]), expected):
+        assert (one == other).all()
+    assert (how.counts(prepared) == how.counts(given)).all()
+    assert asked == [1, 0, 2]

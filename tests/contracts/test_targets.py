@@ -11,6 +11,7 @@ import torch
 import upstream
 
 from components import plugins
+from components.contracts import InputError
 from components.decisions import single_label
 from components.export.network import Deployed
 from components.params import Params
@@ -65,3 +66,14 @@ def test_the_same_weights_give_the_same_bytes(name: str, tmp_path: Path) -> None
         inputs = {"pixels": np.zeros((2, 3, 32, 32), np.float32)}
         module.export(deployed, inputs, deployed.outputs, tmp_path / attempt, module.Params(**CANONICAL[name]))
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_a_network_too_large_for_one_file_is_refused_before_it_is_traced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = plugins.load("export.targets", "onnx")
+    monkeypatch.setattr(module, "MAX_BYTES", 1000)
+    deployed = Deployed(upstream.network(upstream.backbone_spec(), 3), 1.0, single_label).eval()
+    with pytest.raises(InputError, match="one ONNX file holds"):
+        module.export(deployed, {}, deployed.outputs, tmp_path / "model.onnx", module.Params())
+    assert not (tmp_path / "model.onnx").exists()

@@ -31,6 +31,10 @@ BATCH = "batch"
 """Name of the free dimension in the model's shapes."""
 
 
+MAX_BYTES = 2_000_000_000
+"""Of weights: a protobuf file ends at 2^31 bytes."""
+
+
 class Params(params.Params):
     """How the graph is written."""
 
@@ -58,6 +62,12 @@ def export(
     import onnx
     import torch
 
+    size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    if size > MAX_BYTES:
+        raise ExportError(
+            f"this network has {size / 1e9:.1f} GB of weights, and one ONNX file holds {MAX_BYTES / 1e9:.1f}. Take its "
+            "candidate out of `select.candidates`, or lower `select.budget.max_parameters_millions`."
+        )
     names = {0: BATCH, **{axis: name for axis, (name, _) in (free_axes or {}).items()}}
     free = {axis: torch.export.Dim(name, min=1, max=most) for axis, (name, most) in (free_axes or {}).items()}
     free[0] = torch.export.Dim(BATCH, min=1)

@@ -32,7 +32,7 @@ class Params(params.Params):
     learning_rate: float = Field(default=3e-3, gt=0, le=1)
     """Of the probe, on standardised features."""
     head_learning_rate: float = Field(default=5e-4, gt=0, le=1)
-    """Of the head in the second phase."""
+    """Of the head in the second phase, on features of unit scale."""
     backbone_learning_rate: float = Field(default=5e-4, gt=0, le=1)
     """Of the pretrained weights in the second phase."""
 
