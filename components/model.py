@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import nn
 
-from components import plugins, samples
+from components import model_files, plugins, samples
 from components.contracts import RunRecord, put_files, read_record, with_files, write_atomic, write_json
 from components.job import Job
 
@@ -152,6 +152,7 @@ def load_run(folder: Path) -> tuple[TransferModel, RunRecord]:
     choice = plugins.choose("backbones", run.backbone)
     backbone = choice.load().build(choice.params, pretrained=False, preprocessing=run.preprocessing)
     model = TransferModel(backbone, len(run.labels))
+    model_files.check(folder / "weights.safetensors", model_files.TENSORS, key="artifacts")
     model.load_state_dict(load_file(folder / "weights.safetensors"))
     return model.eval(), run
 

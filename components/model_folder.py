@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from components.model_files import check_beside, leaves
 from components.weights import (
     READ,
     Weights,
@@ -96,7 +97,8 @@ def open_folder(weights: Weights, repository: str | None, revision: str | None) 
     """The folder that `weights` name, or that of a repository at a commit.
 
     Raises:
-        WeightsError: it is not there, holds no model of transformers, or needs code of its own.
+        WeightsError: it is not there, or holds no model of transformers.
+        UnsafeFile: it needs code of its own, or a file of it lies elsewhere.
     """
     if weights.source == "hub":
         root = hub_folder(str(repository), revision, READ)
@@ -106,8 +108,13 @@ def open_folder(weights: Weights, repository: str | None, revision: str | None) 
         get = partial(_local, root)
     modules = ModelFolder(root, "", get).modules()
     folder = ModelFolder(root, inside(str(modules[0].get("path", ""))) if modules else "", get)
-    _refuse_code(folder)
+    check_beside(root, files_read(root, (), _places(folder)))
     return folder
+
+
+def _places(folder: ModelFolder) -> set[str]:
+    """The folders inside it of which something is read."""
+    return {"", folder.inner, *(inside(str(module.get("path", ""))) for module in folder.modules() or [])}
 
 
 def _local(root: Path, names: Sequence[str]) -> Path:
@@ -119,19 +126,9 @@ def _local(root: Path, names: Sequence[str]) -> Path:
 
 def inside(path: str, named_by: str = "modules.json") -> str:
     """A path that a file of the folder names, which must lie in the folder."""
-    pure = PurePosixPath(path)
-    if pure.is_absolute() or ".." in pure.parts or "\\" in path:
+    if leaves(path):
         raise WeightsError(f"{named_by} names {path!r}, which does not lie in its folder")
-    return "" if path in ("", ".") else pure.as_posix()
-
-
-def _refuse_code(folder: ModelFolder) -> None:
-    for name in ("config.json", "tokenizer_config.json"):
-        if (folder.read(name) or {}).get("auto_map"):
-            raise WeightsError(
-                f"{folder.told}: {name} asks for code of its own (auto_map), and code that comes with weights is "
-                "never run. Take a model whose architecture transformers has itself."
-            )
+    return "" if path in ("", ".") else PurePosixPath(path).as_posix()
 
 
 def config(folder: ModelFolder) -> dict[str, Any]:
@@ -264,13 +261,14 @@ def digest(weights: Weights, folder: ModelFolder, files: Iterable[Path]) -> str:
     Raises:
         WeightsError: it is not.
     """
-    places = {"", folder.inner, *(inside(str(module.get("path", ""))) for module in folder.modules() or [])}
-    return checked_hashes(weights, files_read(folder.root, files, places), folder.root)
+    read = files_read(folder.root, files, _places(folder))
+    check_beside(folder.root, read)
+    return checked_hashes(weights, read, folder.root)
 
 
-def state(files: Sequence[Path]) -> dict[str, torch.Tensor]:
+def state(files: Sequence[Path], weights: Weights) -> dict[str, torch.Tensor]:
     """The tensors of all the files."""
-    return {name: tensor for file in files for name, tensor in read_state(file).items()}
+    return {name: tensor for file in files for name, tensor in read_state(file, weights).items()}
 
 
 def licence(folder: ModelFolder) -> str:

@@ -48,7 +48,9 @@ def read(folder: ModelFolder) -> SentenceModules | None:
     pooling: tuple[str, ...] = ()
     layers: list[dict[str, Any]] = []
     for number, module in enumerate(listed):
-        kind = str(module.get("type", "")).rsplit(".", 1)[-1]
+        maker, _, kind = str(module.get("type", "")).rpartition(".")
+        if maker and not f"{maker}.".startswith("sentence_transformers."):
+            kind = f"{maker}.{kind}"  # a class of somebody else's, whatever its name
         path = inside(str(module.get("path", "")))
         own = folder.read(f"{path}/config.json", inner=False) or {}
         if number == 0 and kind == "Transformer":

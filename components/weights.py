@@ -1,6 +1,7 @@
 """Where pretrained weights come from, and how they are found, checked and read; shared by the backbones.
 
-Nothing here executes what a file holds: safetensors are tensors alone, and of a pickle only tensors are taken.
+Nothing here executes what a file holds: safetensors are tensors alone, and of a pickle only tensors are taken, and
+those only where its hash is pinned (components/model_files.py).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from components import params
+from components import model_files, params
 from components.contracts import InputError
 
 if TYPE_CHECKING:
@@ -207,26 +208,28 @@ def _hash(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file or of a state dict; nothing is unpickled but tensors.
+def read_state(path: Path, weights: Weights) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file; or of a state dict in a pickle, where `weights.sha256` pins it.
 
     Raises:
-        WeightsError: it is neither.
+        UnsafeFile: it is neither; nothing of it was read.
+        WeightsError: its tensors have no names, or the library cannot read it.
     """
     import torch
+    from safetensors.torch import load_file
 
+    how = f"{weights.hashed.format(path=path)}: that is the value of `weights.sha256`"
+    todo = f"Save the tensors as safetensors, or, if you trust who made the file, pin it ({how})"
+    kinds = model_files.PINNED if weights.sha256 else model_files.TENSORS
+    kind = model_files.check(path, kinds, key="weights.path" if weights.path else "weights", pin=todo)
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
+        if kind == "safetensors":
             state = load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            with path.open("rb") as stream:  # of a path, torch would go by the name
+                state = torch.load(stream, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise WeightsError(
-            f"{path.name} is neither safetensors nor a plain state dict ({type(error).__name__}). "
-            "Nothing in it was executed. Save it as safetensors."
-        ) from None
+        raise WeightsError(f"{path.name} cannot be read ({type(error).__name__}). Save it as safetensors.") from None
     for wrapper in ("state_dict_ema", "state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]

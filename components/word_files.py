@@ -28,6 +28,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from components.unsafe_file import UnsafeFile, foreign
 from components.weights import WeightsError
 
 FORMATS = ("word2vec_binary", "word2vec_text", "glove", "fasttext_text", "fasttext_binary")
@@ -40,14 +41,6 @@ MAX_WORD = 1000
 MAX_SET_ASIDE = 0.01
 _FASTTEXT = struct.Struct("<2i12id3iqq")
 _MAGIC = struct.pack("<i", 793712314)
-_NEVER = {
-    b"\x80": "a pickle, which could execute code when read",
-    b"\x93NUMPY": "a numpy array without its words",
-    b"PK": "a zip archive; unpack it",
-    b"BZh": "a bzip2 archive; unpack it",
-    b"\xfd7zXZ": "an xz archive; unpack it",
-    b"\x28\xb5\x2f\xfd": "a zstd archive; unpack it",
-}
 
 
 @dataclass(frozen=True)
@@ -70,6 +63,7 @@ def read(path: Path, max_words: int, expected: str = "auto", more_words: Sequenc
 
     Raises:
         WeightsError: it cannot be read, is something else, or is damaged; the message names the row.
+        UnsafeFile: it is a pickle, an archive or another kind of file, which is never opened as what it is.
     """
     try:
         found = _format(path)
@@ -104,9 +98,8 @@ def _format(path: Path) -> str:
         after = stream.read(MAX_LINE)
     if not first:
         raise _bad(path, "it is empty")
-    for start, what in _NEVER.items():
-        if first.startswith(start):
-            raise _bad(path, f"it is {what}. Word2Vec, GloVe and FastText files can be read")
+    if (reason := foreign(first + after)) and reason != "executable":  # "MZ" may be a word
+        raise UnsafeFile(path, reason, key="weights.path", todo="Word2Vec, GloVe and FastText files can be read")
     if first.startswith(_MAGIC):
         return "fasttext_binary"
     if len(first) < 100 and len(fields := first.split()) == 2 and all(f.isdigit() for f in fields):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from components import params
+from components import model_files, params
 from components.weights import (
     READ,
     FolderWeights,
@@ -69,6 +69,7 @@ def load(network: Network, kind: Kind, device: str) -> Loaded:
 
     Raises:
         WeightsError: it is not there, not the pinned one, no network of this kind, or has no safetensors.
+        UnsafeFile: it asks for code of its own, or a file of it is not what it seems.
     """
     if network.weights.source == "hub":
         folder = hub_folder(str(network.model), network.revision, (*READ, "*.safetensors"))
@@ -80,7 +81,11 @@ def load(network: Network, kind: Kind, device: str) -> Loaded:
             f"{network.model or folder.name} holds no .safetensors file. Pickled weights can run code and are not "
             "read: save it with save_pretrained, or pin the commit that converts it, where the hub has one."
         )
-    digest = checked_hashes(network.weights, files_read(folder, files), folder)
+    read = files_read(folder, files)
+    model_files.check_beside(folder, read)
+    digest = checked_hashes(network.weights, read, folder)
+    for file in files:
+        model_files.check(file, model_files.TENSORS)
     return _load(folder, network.model or folder.name, kind, device, digest)
 
 

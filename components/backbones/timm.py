@@ -139,7 +139,7 @@ def build(options: Params, *, pretrained: bool = True, preprocessing: dict[str, 
 
 def _load_file(module: nn.Module, path: Path, options: Params) -> dict[str, Any]:
     digest = checked_hash(options.weights, path)
-    state = read_state(path)
+    state = read_state(path, options.weights)
     if options.weights.match == "order":
         state = _pair_by_order(state, options, path)
     state = _as_timm_has_it(module, state)

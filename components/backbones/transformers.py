@@ -137,14 +137,14 @@ def build(options: Params, *, pretrained: bool = True, preprocessing: dict[str, 
             sentence_modules.dense_file(folder, layer["path"]) for layer in how["layers"] if layer["kind"] == "dense"
         ]
         provenance = _provenance(folder, options, [*own, *dense])
-        network = text_encoder.pretrained(config, model_folder.state(own), own[0].name, title(options))
+        network = text_encoder.pretrained(config, model_folder.state(own, options.weights), own[0].name, title(options))
     else:
         network = text_encoder.blank(config)
     encoder = text_encoder.TextEncoder(
         text_encoder.encoder_of(network, config), tuple(how["inputs"]), tuple(how["pooling"]), how["layers"]
     )
     for layer, file in zip((m for m in encoder.layers if any(True for _ in m.parameters())), dense):
-        text_encoder.fill(layer, model_folder.state([file]), file.name)
+        text_encoder.fill(layer, model_folder.state([file], options.weights), file.name)
     encoder.num_features = text_encoder.num_features(encoder)  # type: ignore[assignment]
     encoder.provenance = provenance  # type: ignore[assignment]
     return encoder.train()

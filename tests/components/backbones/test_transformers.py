@@ -24,6 +24,7 @@ from components import text_encoder
 from components.backbones import transformers as plugin
 from components.backbones.transformers import Params
 from components.preprocessing.text_classification import Preprocessing, Text
+from components.unsafe_file import UnsafeFile
 from components.weights import WeightsError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -624,7 +625,7 @@ def test_a_plain_state_dict_is_read_and_a_pickle_bomb_is_not_run(bert: Path, tmp
     marker = tmp_path / "it ran"
     for content in (torch.save, lambda bomb, path: path.write_bytes(pickle.dumps(bomb))):
         content({"embeddings.word_embeddings.weight": _Bomb(marker)}, bert / "pytorch_model.bin")
-        with pytest.raises(WeightsError, match="Nothing in it was executed"):
+        with pytest.raises(UnsafeFile, match="Nothing in it was executed"):
             plugin.build(options(bert))
         assert not marker.exists()
 
@@ -640,7 +641,6 @@ def test_another_hash_than_the_pinned_one_is_refused(bert: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"auto_map": {"AutoModel": "modeling.Own"}}, "code that comes with weights is never run"),
         ({"quantization_config": {"load_in_4bit": True}}, "its weights are quantised"),
         ({"model_type": "berd"}, r"has no model_type 'berd'\. Close: .*bert"),
         ({"model_type": None}, "names no model_type"),
@@ -660,7 +660,9 @@ def test_code_of_a_tokenizer_is_refused(bert: Path, tmp_path: Path) -> None:
     rewrite(bert / "tokenizer_config.json", auto_map={"AutoTokenizer": ["own.Own", None]})
     (bert / "own.py").write_text(f"open({str(tmp_path / 'it ran')!r}, 'w')")
     for ask in (plugin.preprocessing, plugin.build):
-        with pytest.raises(WeightsError, match=r"tokenizer_config\.json asks for code of its own"):
+        with pytest.raises(
+            UnsafeFile, match=r"tokenizer_config\.json .* code of its own.* beside it lie, unread, own\.py"
+        ):
             ask(options(bert))
     assert not (tmp_path / "it ran").exists()
 

@@ -21,6 +21,7 @@ from components.export.network import Deployed
 from components.export.targets import onnx as target
 from components.model import TransferModel
 from components.preprocessing.text_classification import Preprocessing, Text
+from components.unsafe_file import UnsafeFile
 from components.weights import WeightsError
 
 ENCODERS = ("mean", "mean_max", "cnn")
@@ -132,9 +133,6 @@ BAD: dict[str, tuple[bytes, str]] = {
     "blank": (b"\n\n", "its first line is neither"),
     "prose": (b"Dear all,\nthis is a letter.\n", "its first line is neither"),
     "tabs": (b"the\t1\t2\n", "its first line is neither"),
-    "pickle": (b"\x80\x04\x95abc", "a pickle, which could execute code"),
-    "numpy": (b"\x93NUMPY\x01\x00", "a numpy array without its words"),
-    "zip": (b"PK\x03\x04abc", "a zip archive; unpack it"),
     "no words promised": (b"0 3\n", "its header promises no word"),
     "ragged": (b"the 1 2 3\ncat 1 2\n", r"row 2 \('cat'\) has 2, not 3 numbers"),
     "one number": (b"the 1 2 3\ncat 5\n", r"row 2 \('cat'\) has 1, not 3 numbers"),
@@ -167,6 +165,29 @@ BAD: dict[str, tuple[bytes, str]] = {
     "fasttext pruned": (fasttext(pruned=3), "its subwords are pruned"),
     "fasttext packed": (gzip.compress(fasttext()), "gunzip it"),
 }
+
+
+FOREIGN = {
+    "pickle": (b"\x80\x04\x95abc", "pickle"),
+    "pickle as text": (
+        b"ccopy_reg\n_reconstructor\np0\n(c__main__\nA\np1\nc__builtin__\nobject\np2\nNtp3\nRp4\n.",
+        "pickle",
+    ),
+    "packed pickle": (gzip.compress(b"\x80\x04\x95abc"), "pickle"),
+    "numpy": (b"\x93NUMPY\x01\x00", "numpy"),
+    "zip": (b"PK\x03\x04abc", "archive"),
+    "hdf5": (b"\x89HDF\r\n\x1a\nabc", "hdf5"),
+}
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+def test_another_kind_of_file_is_refused_by_its_first_bytes(case: str, tmp_path: Path) -> None:
+    content, reason = FOREIGN[case]
+    with pytest.raises(
+        UnsafeFile, match=r"weights.path: vectors.txt is refused .* Word2Vec, GloVe and FastText"
+    ) as told:
+        plugin.build(written(tmp_path, content))
+    assert told.value.reason == reason
 
 
 @pytest.mark.parametrize("case", BAD)
