@@ -13,9 +13,8 @@ from components.handoff.bundle import Bundle
 if TYPE_CHECKING:
     import pandas as pd
 
-TOLERANCE = 1e-4
-"""Allowed difference of a probability on another processor or with another build of the runtime."""
-NOTE = "probabilities by the training code (torch on the CPU); `label` is the one in the data"
+NOTES = {True: "probabilities by the training code (torch on the CPU)", False: "probabilities by the model that ships"}
+"""Of the plain network, and of a variant of it."""
 
 
 def write(golden: Bundle, record: RunRecord, export: dict[str, Any], accepted: pd.DataFrame, root: Path) -> list[str]:
@@ -35,7 +34,8 @@ def write(golden: Bundle, record: RunRecord, export: dict[str, Any], accepted: p
             }
         )
         write_atomic(golden.folder / "example" / told[-1]["file"], content)
-    golden.record("example/expected.json", {"examples": told, "tolerance": TOLERANCE, "note": NOTE})
+    note = f"{NOTES[export['variant'] == 'fp32']}; `label` is the one in the data"
+    golden.record("example/expected.json", {"examples": told, "tolerance": export["example_tolerance"], "note": note})
     return [f"example/{one['file']}" for one in told]
 
 
@@ -46,6 +46,5 @@ def described(bundle: Bundle, golden: Bundle, record: RunRecord, export: dict[st
     if golden.folder != bundle.folder:
         return told
     first = read_json(golden.folder / "example/expected.json")["examples"][0]
-    reader = sight.Reader(bundle.folder)
-    inputs = reader.inputs([reader.read(sight.from_file(golden.folder / "example" / first["file"]))])
-    return {**told, "example": signature.example(first, inputs, export, sight)}
+    summary = sight.Reader(bundle.folder).summary(sight.from_file(golden.folder / "example" / first["file"]))
+    return {**told, "example": signature.example(first, summary, export)}

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import numpy as np
+from typing import Any
 
 
 def describe(
     export: dict[str, Any], spec: dict[str, Any], num_labels: int, sight: ModuleType, decision: ModuleType
 ) -> dict[str, Any]:
-    """Inputs and outputs by name, shape, dtype, meaning and range. `sight` is a module of
-    components/preprocessing, `decision` one of components/decisions."""
+    """Inputs and outputs by name, shape, dtype, meaning and range, and what of the preprocessing is inside the model.
+    `sight` is a module of components/preprocessing, `decision` one of components/decisions."""
     told = sight.describe(spec)
     outputs = {
         decision.OUTPUT: (decision.MEANING, [0, 1 if several(export) else num_labels - 1]),
@@ -24,6 +21,7 @@ def describe(
         "inputs": [{**one, **told["inputs"][one["name"]]} for one in export["inputs"]],
         "outputs": [{**one, **dict(zip(("meaning", "range"), outputs[one["name"]]))} for one in export["outputs"]],
         "free_dimensions": {"batch": "any number from 1 on", **told["free"]},
+        "preprocessing": export["inside"],
     }
 
 
@@ -32,13 +30,11 @@ def several(export: dict[str, Any]) -> bool:
     return len(export["outputs"][0]["shape"]) > 1
 
 
-def example(
-    told: dict[str, Any], inputs: dict[str, np.ndarray], export: dict[str, Any], sight: ModuleType
-) -> dict[str, Any]:
-    """One golden example (an entry of expected.json), its network inputs [1, ...] in short, and what comes out."""
+def example(told: dict[str, Any], summary: dict[str, Any], export: dict[str, Any]) -> dict[str, Any]:
+    """One golden example (an entry of expected.json), its inputs in short, and what comes out."""
     decided, names = told["predicted"], list(told["probabilities"])
     index = [int(name in decided) for name in names] if several(export) else names.index(decided)
     return {
-        "in": {"file": f"example/{told['file']}", **sight.summary(inputs)},
+        "in": {"file": f"example/{told['file']}", **summary},
         "out": {export["outputs"][0]["name"]: index, "probabilities": list(told["probabilities"].values())},
     }

@@ -1,7 +1,9 @@
 """What the network sees of an image: one implementation for training, evaluation and deployment.
 
-What: an image file's bytes -> pixels of the network's size -> its input. Needs only numpy and pillow and imports
-nothing of this project, because this very file is shipped in the bundle, as preprocessing.py beside predict.py.
+What: an image file's bytes -> RGB pixels -> pixels of the network's size -> its input. Needs only numpy and pillow and
+imports nothing of this project, because this very file is shipped in the bundle, as preprocessing.py beside predict.py.
+The deployed graph begins with RGB pixels of any size; what `fit` and `normalise` do is inside it too
+(components/graphs/image_classification.py), so pixels that were fitted here pass through it unchanged.
 When: a sample is one image file.
 Not when: colour profiles, more than 8 bits a channel, or more than the first frame matter.
 Settings: those of `Preprocessing`; they come from the chosen backbone and lie in preprocessing.json.
@@ -56,6 +58,10 @@ _RESAMPLE = {
 }
 INTERPOLATIONS = tuple(_RESAMPLE)
 FITS = ("squash", "crop", "pad")
+IMAGE = "image"
+"""Name of the deployed model's input."""
+INSIDE = "inside"
+"""Key of preprocessing.json that tells what the model does by itself; nothing here rests on it."""
 # First bytes that are an image's: what begins so and cannot be opened is a broken image, not another file.
 _BEGINNINGS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*", b"\xffO\xffQ")
 _WITH_ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
@@ -81,8 +87,8 @@ class Preprocessing:
     std: tuple[float, float, float]
     interpolation: str = "bicubic"
     fit: str = "squash"
-    """squash: stretch to size. crop: scale the shorter side, cut the middle. pad: scale the longer side, fill
-    up with background."""
+    """squash: stretch to size. crop: cut out the middle in the network's proportions, then scale. pad: scale the whole
+    image to fit, fill up with background."""
     background: tuple[int, int, int] = (255, 255, 255)
 
     @classmethod
@@ -213,27 +219,38 @@ def _from_integers(image: Image.Image) -> Image.Image:
 
 def fit(image: Image.Image, how: Preprocessing) -> np.ndarray:
     """An RGB image at the network's size: uint8 [height, width, 3]."""
-    size, resample = (how.width, how.height), _RESAMPLE[how.interpolation]
+    size = (how.width, how.height)
     if how.fit == "squash":
-        image = image.resize(size, resample)
+        image = _resize(image, size, how)
     elif how.fit == "crop":
-        image = ImageOps.fit(image, size, resample)
+        inner = _largest(image.size, size)
+        left, top = ((side - part) // 2 for side, part in zip(image.size, inner))
+        image = _resize(image.crop((left, top, left + inner[0], top + inner[1])), size, how)
     elif how.fit == "pad":
-        image = _pad(image, size, resample, how.background)
+        inner = _largest(size, image.size)
+        padded = Image.new("RGB", size, how.background)
+        padded.paste(_resize(image, inner, how), ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2))
+        image = padded
     else:
         raise ValueError(f"fit {how.fit!r} is not one of {FITS}")
     return np.asarray(image, dtype=np.uint8)
 
 
-def _pad(
-    image: Image.Image, size: tuple[int, int], resample: Image.Resampling, background: tuple[int, int, int]
-) -> Image.Image:
-    """The whole image in the middle; a side never vanishes, however long the other is."""
-    scale = min(size[0] / image.width, size[1] / image.height)
-    inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    padded = Image.new("RGB", size, background)
-    padded.paste(image.resize(inner, resample), ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2))
-    return padded
+def _resize(image: Image.Image, size: tuple[int, int], how: Preprocessing) -> Image.Image:
+    """Rows first, then columns. Which comes first changes the last bit, and in one call it depends on the sizes and on
+    the version of Pillow; so that the order stays, each has a call of its own."""
+    resample = _RESAMPLE[how.interpolation]
+    return image.resize((size[0], image.height), resample).resize(size, resample)
+
+
+def _largest(inside: tuple[int, int], shape: tuple[int, int]) -> tuple[int, int]:
+    """The largest (width, height) inside one that has the proportions of another: to the nearest pixel, and a side
+    never vanishes. In whole numbers, so that the deployed graph computes the same."""
+    (width, height), (wide, high) = inside, shape
+    return (
+        min(width, max(1, (2 * height * wide + high) // (2 * high))),
+        min(height, max(1, (2 * width * high + wide) // (2 * wide))),
+    )
 
 
 def load(content: bytes, how: Preprocessing) -> np.ndarray:
@@ -241,19 +258,25 @@ def load(content: bytes, how: Preprocessing) -> np.ndarray:
     return fit(to_rgb(decode(content)[0], how.background), how)
 
 
+def affine(how: Preprocessing) -> tuple[np.ndarray, np.ndarray]:
+    """Scale and offset of each channel, float32 [3]: (v / 255 - mean) / std = v * scale + offset."""
+    mean, std = np.asarray(how.mean, dtype=np.float64), np.asarray(how.std, dtype=np.float64)
+    return (1.0 / (255.0 * std)).astype(np.float32), (-mean / std).astype(np.float32)
+
+
 def normalise(pixels: np.ndarray, how: Preprocessing) -> np.ndarray:
-    """uint8 [N, height, width, 3] -> float32 [N, 3, height, width], (x / 255 - mean) / std a channel."""
-    scale = (1.0 / (255.0 * np.asarray(how.std, dtype=np.float64))).astype(np.float32)
-    offset = (-np.asarray(how.mean, dtype=np.float64) / np.asarray(how.std, dtype=np.float64)).astype(np.float32)
+    """uint8 [N, height, width, 3] -> float32 [N, 3, height, width], (v / 255 - mean) / std a channel."""
+    scale, offset = affine(how)
     values = pixels.astype(np.float32) * scale + offset
     return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
 
 
 class Reader:
-    """From a sample to the network's input, by the settings in a bundle's folder."""
+    """From a sample to the model's input, by the settings in a bundle's folder."""
 
     def __init__(self, folder: Path) -> None:
-        self.how = Preprocessing.read(json.loads((folder / "preprocessing.json").read_text("utf-8")))
+        spec = json.loads((folder / "preprocessing.json").read_text("utf-8"))
+        self.how = Preprocessing.read({k: v for k, v in spec.items() if k != INSIDE})
 
     def read(self, sample: bytes) -> np.ndarray:
         """The bytes of an image file -> uint8 [height, width, 3].
@@ -268,8 +291,14 @@ class Reader:
         return len(row)
 
     def inputs(self, rows: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-        """The network's input by its name."""
-        return {"pixels": normalise(np.stack(rows), self.how)}
+        """The model's input by its name. The model resizes too; fitted here, images of all sizes go in one batch."""
+        return {IMAGE: np.stack(rows)}
+
+    def summary(self, sample: bytes) -> dict[str, Any]:
+        """One sample, told in short, for whoever prepares it in another language: as the model may be given it, and as
+        the network in the model sees it before it is normalised."""
+        image = to_rgb(decode(sample)[0], self.how.background)
+        return {IMAGE: _in_figures(np.asarray(image)), "resized": _in_figures(fit(image, self.how))}
 
 
 def from_file(path: Path) -> bytes:
@@ -294,28 +323,25 @@ def shipped(spec: dict[str, Any], reads: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def describe(spec: dict[str, Any]) -> dict[str, Any]:
-    """For whoever calls the network without this file: its `inputs` by name, and what its `free` dimensions
-    beside the batch stand for."""
+    """For whoever calls the model without this file: its `inputs` by name, and what its `free` dimensions beside the
+    batch stand for."""
     how = Preprocessing.read(spec)
     meaning = (
-        f"RGB image of {how.width}x{how.height} px, channels first (batch, channel, row, column); each value "
-        "is (v / 255 - mean) / std of its channel, with v in 0..255"
+        "RGB image, upright, channels last (batch, row, column, channel): red, green, blue, 8 bits each, as stored. "
+        f"Any size; the model takes it to {how.width}x{how.height} px by itself, and leaves one of that size as it is"
     )
-    low = min((0 - m) / s for m, s in zip(how.mean, how.std))
-    high = max((1 - m) / s for m, s in zip(how.mean, how.std))
-    limits = [round(low, 6), round(high, 6)]
-    return {"inputs": {"pixels": {"meaning": meaning, "mean": how.mean, "std": how.std, "range": limits}}, "free": {}}
+    free = {"height": "rows of the images, the same for all of a batch", "width": "their columns"}
+    return {"inputs": {IMAGE: {"meaning": meaning, "unit": "1 of 255", "range": [0, 255]}}, "free": free}
 
 
-def summary(inputs: dict[str, np.ndarray]) -> dict[str, Any]:
-    """One sample's inputs [1, ...], told in short, for whoever prepares them in another language."""
-    pixels = inputs["pixels"][0]
-    told = {
-        "mean_by_channel": pixels.mean(axis=(1, 2), dtype=np.float64),
-        "first_pixel": pixels[:, 0, 0],
-        "middle_pixel": pixels[:, pixels.shape[1] // 2, pixels.shape[2] // 2],
+def _in_figures(pixels: np.ndarray) -> dict[str, Any]:
+    """uint8 [height, width, 3] in short."""
+    return {
+        "shape": list(pixels.shape),
+        "mean_by_channel": [round(float(v), 3) for v in pixels.mean(axis=(0, 1), dtype=np.float64)],
+        "first_pixel": pixels[0, 0].tolist(),
+        "middle_pixel": pixels[pixels.shape[0] // 2, pixels.shape[1] // 2].tolist(),
     }
-    return {"shape": list(pixels.shape), **{k: [round(float(v), 5) for v in values] for k, values in told.items()}}
 
 
 def words(spec: dict[str, Any], reads: Sequence[str] = ()) -> dict[str, Any]:
@@ -326,7 +352,8 @@ def words(spec: dict[str, Any], reads: Sequence[str] = ()) -> dict[str, Any]:
         "input": f"image of any size and mode, taken to {how.width}x{how.height} px by `{how.fit}`",
         "usage": ["python predict.py image.png --top 3"],
         "limits": [
-            "Preprocessing must be the one in this folder: another resize or another colour order gives other answers."
+            "The model resizes and normalises by itself, as in training; what it is given must be upright RGB with "
+            "transparency laid over the background. An image shrunk by other means before gives other answers."
         ],
         "fit": {},
     }

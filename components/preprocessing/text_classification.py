@@ -194,12 +194,18 @@ def _read(tokenizer: str, max_tokens: int, inputs: tuple[str, ...], pad_id: int,
     return Preprocessing(tokenizer, max_tokens, inputs, pad_id, None if unknown is None else int(unknown))
 
 
-@functools.lru_cache(maxsize=8)
-def _tokenizer(text: str, max_tokens: int | None) -> Tokenizer:
-    """The tokenizer with our own truncation and padding; one that cuts is another object than one that does not."""
+def plain(text: str) -> Tokenizer:
+    """The tokenizer of a tokenizer.json, without truncation and padding of its own."""
     tokenizer = Tokenizer.from_str(text)
     tokenizer.no_padding()
     tokenizer.no_truncation()
+    return tokenizer
+
+
+@functools.lru_cache(maxsize=8)
+def _tokenizer(text: str, max_tokens: int | None) -> Tokenizer:
+    """The tokenizer with our own truncation and padding; one that cuts is another object than one that does not."""
+    tokenizer = plain(text)
     if max_tokens is not None:
         tokenizer.enable_truncation(max_length=max_tokens)
     return tokenizer
@@ -244,6 +250,10 @@ class Reader:
     def inputs(self, rows: Sequence[Text]) -> dict[str, np.ndarray]:
         """The network's inputs by their names."""
         return dict(zip(self.how.inputs, self.how.collate(rows)))
+
+    def summary(self, sample: Sample) -> dict[str, Any]:
+        """One sample's inputs [L], for whoever prepares them in another language."""
+        return {name: values[0].tolist() for name, values in self.inputs([self.read(sample)]).items()}
 
 
 def from_file(path: Path) -> Sample:
@@ -344,11 +354,6 @@ def describe(spec: dict[str, Any]) -> dict[str, Any]:
         for name in how.inputs
     }
     return {"inputs": inputs, "free": {"length": f"tokens of the longest text of the batch, 1 to {how.max_tokens}"}}
-
-
-def summary(inputs: dict[str, np.ndarray]) -> dict[str, Any]:
-    """One sample's inputs [1, L], for whoever prepares them in another language."""
-    return {name: [int(v) for v in values[0]] for name, values in inputs.items()}
 
 
 def words(spec: dict[str, Any], reads: Sequence[str] = ()) -> dict[str, Any]:

@@ -59,6 +59,25 @@ def test_it_gives_what_the_training_code_gives(finished: Path, bundle: Path, tmp
     assert len(paths) >= 20
 
 
+def test_the_model_itself_takes_the_raw_pixels(bundle: Path, tmp_path: Path, predict: Predict) -> None:
+    """Whoever opens files elsewhere needs nothing but upright RGB, of any size, to get what predict.py says."""
+    import onnxruntime
+
+    paths = upstream.odd_images(tmp_path / "odd")
+    told = json.loads(predict(bundle, *paths, "--json").stdout)
+    session = onnxruntime.InferenceSession(bundle / "model.onnx", providers=["CPUExecutionProvider"])
+    names = read_json(bundle / "labels.json")
+    sizes = set()
+    for path, expected in zip(paths, told, strict=True):
+        image = np.asarray(pixels.to_rgb(pixels.decode(path.read_bytes())[0]))
+        sizes.add(image.shape)
+        label, probabilities, _ = session.run(None, {"image": image[None]})
+        assert names[int(label[0])] == expected["label"]
+        found = dict(zip(names, probabilities[0].tolist()))
+        assert found == pytest.approx(expected["probabilities"], abs=1e-6)
+    assert len(sizes) > 5
+
+
 def test_relative_names_and_top_work_from_any_folder(bundle: Path, predict: Predict) -> None:
     done = predict(bundle, "1.png", "2.png", "--top", "2", cwd=bundle / "example")
     assert done.returncode == 0, done.stderr
@@ -115,7 +134,7 @@ def test_check_sees_other_answers(bundle: Path, predict: Predict) -> None:
     from components.handoff.verify import write_checksums
 
     spec = read_json(bundle / "preprocessing.json")
-    (bundle / "preprocessing.json").write_text(json.dumps({**spec, "mean": [0.1, 0.9, 0.5]}))
+    (bundle / "preprocessing.json").write_text(json.dumps({**spec, "height": 5, "width": 5}))
     (bundle / "SHA256SUMS").unlink()
     write_checksums(bundle)
     done = predict(bundle, "--check")

@@ -115,6 +115,35 @@ def test_padding_never_loses_the_image(size: tuple[int, int]) -> None:
     assert (pixels.fit(Image.new("RGB", size), wanted) == 0).any()
 
 
+def test_crop_takes_the_middle_in_the_networks_proportions() -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 101, 3), dtype=np.uint8))
+    square = Preprocessing(32, 32, (0.5,) * 3, (0.5,) * 3, fit="crop")
+    squashed = Preprocessing(32, 32, (0.5,) * 3, (0.5,) * 3)
+    middle = image.crop((25, 0, 75, 50))
+    np.testing.assert_array_equal(pixels.fit(image, square), pixels.fit(middle, squashed))
+    wide = Preprocessing(20, 40, (0.5,) * 3, (0.5,) * 3, fit="crop")
+    tall = image.resize((50, 101))
+    expected = pixels.fit(tall.crop((0, 38, 50, 63)), Preprocessing(20, 40, (0.5,) * 3, (0.5,) * 3))
+    np.testing.assert_array_equal(pixels.fit(tall, wide), expected)
+
+
+@pytest.mark.parametrize(
+    ("inside", "shape", "largest"),
+    [
+        ((64, 64), (3, 3), (64, 64)),
+        ((64, 64), (100, 50), (64, 32)),
+        ((64, 64), (50, 101), (32, 64)),
+        ((64, 32), (1, 1), (32, 32)),
+        ((64, 64), (1, 5000), (1, 64)),
+        ((7, 5), (2, 3), (3, 5)),
+    ],
+)
+def test_the_largest_part_keeps_the_proportions_to_the_nearest_pixel(
+    inside: tuple[int, int], shape: tuple[int, int], largest: tuple[int, int]
+) -> None:
+    assert pixels._largest(inside, shape) == largest
+
+
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 def test_load_is_decode_to_rgb_and_fit(interpolation: str) -> None:
     wanted = Preprocessing(16, 16, (0.5,) * 3, (0.5,) * 3, interpolation=interpolation)
