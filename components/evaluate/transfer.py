@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from components.contracts import Interval, RunRecord
+from components.paired import paired_gain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,21 +14,6 @@ _WORDS = {
     "from_scratch": "the same architecture from random weights",
     "frozen_probe": "a linear head on the frozen backbone",
 }
-
-
-def paired_gain(ours: np.ndarray, theirs: np.ndarray, level: float) -> Interval:
-    """Difference of two accuracies on the same rows, bool [N] each.
-
-    Interval of Agresti and Min (Statistics in Medicine 24, 2005): Wald's after adding 1/2 to each cell of the
-    2x2 table. It does not collapse to a point when the runs agree everywhere.
-    """
-    n = len(ours)
-    only_ours, only_theirs = int((ours & ~theirs).sum()), int((~ours & theirs).sum())
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    b, c, total = only_ours + 0.5, only_theirs + 0.5, n + 2.0
-    centre = (b - c) / total
-    half = z * float(np.sqrt(b + c - (b - c) ** 2 / total)) / total
-    return Interval((only_ours - only_theirs) / n, max(-1.0, centre - half), min(1.0, centre + half), level)
 
 
 def verdict(gain: Interval) -> str:

@@ -1,155 +1,157 @@
-"""Does the exported model give what the trained network gives? And how fast is it?"""
+"""Does the exported model give what the trained network gives?"""
 
 from __future__ import annotations
 
+import copy
 import math
-import statistics
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 
 from components.contracts import Refused
+from components.export import runtime
 from components.export.network import SCALED, Deployed
 
 Progress = Callable[[Iterable[Any], str, int], Iterator[Any]]
 Collate = Callable[[np.ndarray], tuple[np.ndarray, ...]]
+FeedOf = Callable[[np.ndarray], dict[str, np.ndarray]]
 Outputs = dict[str, np.ndarray]
 
 REFERENCE_BATCH = 16
 BATCHES = (1, 7, 16)
 """One, an odd one, a usual one; the last batch of the odd and the usual one is a rest of another size."""
 NUM_SINGLE = 64
-"""At batch 1 so many samples, spread evenly: it is the slow one."""
-TYPES = {"tensor(float)": "float32", "tensor(int64)": "int64"}
+"""At batch 1 so many samples, spread evenly over their lengths and places: it is the slow one."""
 
 
 class ParityError(Refused):
     """The exported model differs from the trained one by more than params allow (exit code 3)."""
 
 
-def open_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
-    """The model as it will be run: ONNX Runtime on the CPU with all its optimisations."""
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def interface(session: onnxruntime.InferenceSession) -> dict[str, list[dict[str, Any]]]:
-    """Inputs and outputs with name, shape (the free dimension by its name) and dtype."""
-
-    def told(nodes: Any) -> list[dict[str, Any]]:
-        return [{"name": n.name, "shape": list(n.shape), "dtype": TYPES[n.type]} for n in nodes]
-
-    return {"inputs": told(session.get_inputs()), "outputs": told(session.get_outputs())}
-
-
-@torch.inference_mode()
 def eager(model: Deployed, rows: np.ndarray, collate: Collate, progress: Progress) -> Outputs:
     """What the trained network gives for prepared rows, by torch on the CPU."""
 
-    def forward(inputs: tuple[np.ndarray, ...]) -> list[np.ndarray]:
-        return [t.numpy() for t in model(*map(torch.from_numpy, inputs))]
+    @torch.inference_mode()
+    def forward(part: np.ndarray) -> list[np.ndarray]:
+        return [t.numpy() for t in model(*map(torch.from_numpy, collate(part)))]
 
-    return _run(forward, model.outputs, rows, collate, REFERENCE_BATCH, progress, "torch")
+    return _run(forward, rows, model.outputs, REFERENCE_BATCH, progress, "torch")
 
 
-def exported(
-    session: onnxruntime.InferenceSession, rows: np.ndarray, collate: Collate, batch: int, progress: Progress
-) -> Outputs:
+def exported(session: Any, rows: np.ndarray, feed: FeedOf, batch: int, progress: Progress) -> Outputs:
     """What the exported model gives for prepared rows."""
-    names = [n.name for n in session.get_inputs()]
-    outputs = [n.name for n in session.get_outputs()]
+    outputs = tuple(n.name for n in session.get_outputs())
 
-    def forward(inputs: tuple[np.ndarray, ...]) -> list[np.ndarray]:
-        size = len(inputs[0])
+    def forward(part: np.ndarray) -> list[np.ndarray]:
         try:
-            found = list(session.run(outputs, dict(zip(names, inputs))))
+            found = list(runtime.ask(session, feed(part)).values())
         except Exception as error:
-            raise ParityError(f"the exported model fails on a batch of {size}: {str(error)[:300]}") from error
-        if any(len(part) != size for part in found):
-            raise ParityError(f"the exported model gives {[len(p) for p in found]} rows for a batch of {size}")
+            raise ParityError(f"the exported model fails on a batch of {len(part)}: {str(error)[:300]}") from error
+        if any(len(one) != len(part) for one in found):
+            raise ParityError(f"the exported model gives {[len(p) for p in found]} rows for a batch of {len(part)}")
         return found
 
-    return _run(forward, outputs, rows, collate, batch, progress, f"onnxruntime, batches of {batch}")
+    return _run(forward, rows, outputs, batch, progress, f"onnxruntime, batches of {batch}")
 
 
 def _run(
-    forward: Callable[[tuple[np.ndarray, ...]], list[np.ndarray]],
-    outputs: Sequence[str], rows: np.ndarray, collate: Collate, batch: int, progress: Progress, what: str,
+    forward: Callable[[np.ndarray], list[np.ndarray]], rows: np.ndarray, outputs: tuple[str, ...], batch: int,
+    progress: Progress, what: str,
 ) -> Outputs:  # fmt: skip
     starts = range(0, len(rows), batch)
-    parts = [forward(collate(rows[s : s + batch])) for s in progress(starts, f"parity, {what}", len(starts))]
+    parts = [forward(rows[s : s + batch]) for s in progress(starts, f"parity, {what}", len(starts))]
     return {name: np.concatenate(column) for name, column in zip(outputs, zip(*parts))}
 
 
-def compare(
-    expected: Outputs,
-    session: onnxruntime.InferenceSession,
-    rows: np.ndarray,
-    collate: Collate,
-    progress: Progress,
-) -> dict[str, Any]:
-    """Largest, mean and 99th-percentile absolute difference of each output, and the labels that flipped.
+def flips(expected: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Whose decision differs, bool [N]; decisions are [N] or [N, K]."""
+    return np.asarray((found != expected).reshape(len(expected), -1).any(axis=1))
 
-    `scale` is the largest absolute value that torch gives for that output, `relative` = max_abs / scale. The
-    reference is one pass of torch at REFERENCE_BATCH, so that a difference by batch size counts as one too.
-    Every figure is rounded up to two digits: it stays an upper bound, and last bits do not change the file.
+
+def compare(
+    expected: Outputs, session: Any, rows: np.ndarray, feed: FeedOf, progress: Progress,
+    lengths: np.ndarray | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Largest, mean and 99th-percentile absolute difference of each output, and the decisions that flipped, over all
+    batch sizes; and the same by thirds of the samples' lengths, where they have one.
+
+    `scale` is the largest absolute value that torch gives for that output, `relative` = max_abs / scale and
+    `mean_relative` = mean_abs / scale. The reference is one pass of torch at REFERENCE_BATCH, so that a difference by
+    batch size or padding counts as one too. Every figure is rounded up to two digits: it stays an upper bound, and
+    last bits do not change the file.
     """
     decision = next(iter(expected))
     batches: dict[str, dict[str, float]] = {}
     flipped = np.zeros(len(rows), dtype=bool)
-    differences: dict[str, list[np.ndarray]] = {name: [] for name in SCALED}
-    scales = {name: max(float(np.abs(expected[name]).max()), 1e-30) for name in SCALED}
+    scales = {name: scale_of(expected[name]) for name in SCALED}
+    gaps: dict[str, list[np.ndarray]] = {name: [] for name in SCALED}
+    worst = np.zeros(len(rows))
     for batch in BATCHES:
-        chosen = np.arange(len(rows))
-        some = rows
-        if batch == 1 and len(rows) > NUM_SINGLE:
-            chosen = np.linspace(0, len(rows) - 1, NUM_SINGLE).round().astype(int)
-            some = rows[chosen]
-        found = exported(session, some, collate, batch, progress)
-        wrong = (found[decision] != expected[decision][chosen]).reshape(len(chosen), -1).any(axis=1)
+        chosen = _single(len(rows), lengths) if batch == 1 else np.arange(len(rows))
+        found = exported(session, rows[chosen], feed, batch, progress)
+        wrong = flips(expected[decision][chosen], found[decision])
         flipped[chosen[wrong]] = True
-        worst = 0.0
+        own = np.zeros(len(chosen))
         for name in SCALED:
             gap = np.abs(found[name].astype(np.float64) - expected[name][chosen])
-            differences[name].append(gap.ravel())
-            worst = max(worst, float(gap.max()) / scales[name])
-        last = len(chosen) % batch or min(batch, len(chosen))
+            gaps[name].append(gap.ravel())
+            own = np.maximum(own, gap.max(axis=1) / scales[name])  # NaN stays NaN
+        worst[chosen] = np.maximum(worst[chosen], own)
         batches[str(batch)] = {
             "num_samples": len(chosen),
-            "last_batch": last,
-            "relative": _up(worst),
+            "last_batch": len(chosen) % batch or min(batch, len(chosen)),
+            "relative": up(float(own.max())),
             "flips": int(wrong.sum()),
         }
-    outputs = {name: _differences(np.concatenate(differences[name]), scales[name]) for name in SCALED}
-    worst_output = max(outputs.values(), key=lambda o: _order(o["relative"]))
+    outputs = {name: differences(np.concatenate(gaps[name]), scales[name]) for name in SCALED}
     return {
         "num_samples": len(rows),
         "flips": int(flipped.sum()),
         "batches": batches,
         "outputs": outputs,
-        **worst_output,
+        "lengths": _by_length(worst, flipped, lengths),
+        **max(outputs.values(), key=lambda o: _order(o["relative"])),
     }
 
 
-def _differences(gaps: np.ndarray, scale: float) -> dict[str, float]:
-    found = {
-        "max_abs": float(gaps.max()),
-        "mean_abs": float(gaps.mean()),
-        "p99_abs": float(np.quantile(gaps, 0.99)),
-    }
-    rounded = {name: _up(value) for name, value in found.items()}
-    return {**rounded, "scale": float(f"{scale:.4g}"), "relative": _up(found["max_abs"] / scale)}
+def _single(num: int, lengths: np.ndarray | None) -> np.ndarray:
+    order = np.arange(num) if lengths is None else np.argsort(lengths, kind="stable")
+    places = np.linspace(0, num - 1, min(num, NUM_SINGLE)).round().astype(int)
+    return np.sort(order[places])
 
 
-def _up(value: float) -> float:
+def _by_length(worst: np.ndarray, flipped: np.ndarray, lengths: np.ndarray | None) -> list[dict[str, float]]:
+    if lengths is None:
+        return []
+    thirds = np.array_split(np.argsort(lengths, kind="stable"), 3)
+    return [
+        {
+            "shortest": int(lengths[part].min()),
+            "longest": int(lengths[part].max()),
+            "num_samples": len(part),
+            "relative": up(float(worst[part].max())),
+            "flips": int(flipped[part].sum()),
+        }
+        for part in thirds
+        if len(part)
+    ]
+
+
+def scale_of(values: np.ndarray) -> float:
+    """The largest absolute value, over which differences are told."""
+    return max(float(np.abs(values).max()), 1e-30)
+
+
+def differences(gaps: np.ndarray, scale: float) -> dict[str, float]:
+    """Of absolute differences: largest, mean, 99th percentile, and the first two over the scale."""
+    found = {"max_abs": gaps.max(), "mean_abs": gaps.mean(), "p99_abs": np.quantile(gaps, 0.99)}
+    found |= {"relative": gaps.max() / scale, "mean_relative": gaps.mean() / scale}
+    return {**{name: up(float(value)) for name, value in found.items()}, "scale": float(f"{scale:.4g}")}
+
+
+def up(value: float) -> float:
     """Rounded up to two significant digits."""
     if not math.isfinite(value) or value == 0:
         return value
@@ -161,49 +163,54 @@ def _order(value: float) -> float:
     return value if math.isfinite(value) else math.inf
 
 
-def judge(parity: dict[str, Any], max_difference: float, max_flips: int) -> None:
+def rounding(
+    model: Deployed, expected: Outputs, session: Any, rows: np.ndarray, collate: Collate, feed: FeedOf,
+    progress: Progress,
+) -> dict[str, Any]:  # fmt: skip
+    """The yardstick: how far torch in float32, and the exported model, are from torch in float64, each as the largest
+    difference over the scale, on at most NUM_SINGLE samples. `torch` near `onnxruntime`: rounding alone.
+    """
+    chosen = _single(len(rows), None)
+    double = (
+        Deployed(copy.deepcopy(model.model), float(model.get_buffer("temperature")), model.decision).double().eval()
+    )
+    try:
+        exact = eager(double, rows[chosen], lambda part: _doubled(collate(part)), progress)
+    except RuntimeError:
+        return {"why": "this network does not run in float64"}
+    found = exported(session, rows[chosen], feed, REFERENCE_BATCH, progress)
+    told: dict[str, Any] = {"num_samples": len(chosen), "outputs": {}}
+    for name in SCALED:
+        scale = scale_of(exact[name])
+        each = {"torch": expected[name][chosen], "onnxruntime": found[name]}
+        told["outputs"][name] = {who: up(float(np.abs(v - exact[name]).max() / scale)) for who, v in each.items()}
+    return told
+
+
+def _doubled(inputs: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    return tuple(a.astype(np.float64) if a.dtype == np.float32 else a for a in inputs)
+
+
+def limits(max_difference: Mapping[str, float], max_rounding: float, yardstick: Mapping[str, Any]) -> dict[str, float]:
+    """The largest relative difference that passes, by output: what params allow, or what rounding explains."""
+    own = {name: told["torch"] for name, told in yardstick.get("outputs", {}).items()}
+    return {name: max(most, up(max_rounding * own.get(name, 0.0))) for name, most in max_difference.items()}
+
+
+def judge(parity: dict[str, Any], limits: Mapping[str, float], max_flips: int) -> None:
     """Stop here unless the exported model is the trained one.
 
     Raises:
         ParityError: with the output, the figure, its limit, and the keys that set the limits.
     """
     problems = [
-        f"{name} differ by {o['relative']:.2g} of their scale {o['scale']:.3g}, at most {o['max_abs']:.2g}; "
-        f"export.max_difference allows {max_difference:.2g}"
-        for name, o in parity["outputs"].items()
-        if not o["relative"] <= max_difference  # so that NaN fails
+        f"{name} differ by {found['relative']:.2g} of their scale {found['scale']:.3g}, at most "
+        f"{found['max_abs']:.2g}; export.max_difference.{name} and export.max_rounding allow {limits[name]:.2g}"
+        for name, found in parity["outputs"].items()
+        if not found["relative"] <= limits[name]  # so that NaN fails
     ]
     if parity["flips"] > max_flips:
         problems.append(f"{parity['flips']} of {parity['num_samples']} labels flip; export.max_flips is {max_flips}")
     if problems:
         lines = "\n".join(f"  - {p}" for p in problems)
         raise ParityError(f"the exported model is not the trained one on the test split, so it is not kept:\n{lines}")
-
-
-@torch.inference_mode()
-def latency(
-    model: Deployed, session: onnxruntime.InferenceSession, rows: np.ndarray, collate: Collate
-) -> dict[str, Any]:
-    """Median milliseconds a batch, torch first, then ONNX Runtime, in this one process."""
-    names = [n.name for n in session.get_inputs()]
-    found: dict[str, Any] = {"torch_ms": {}, "onnxruntime_ms": {}}
-    batches = {n: collate(rows[np.arange(n) % len(rows)]) for n in (1, 16)}
-    for n, arrays in batches.items():
-        tensors = [torch.from_numpy(a) for a in arrays]
-        found["torch_ms"][str(n)] = _median_ms(partial(model, *tensors))
-    for n, arrays in batches.items():
-        feed = dict(zip(names, arrays))
-        found["onnxruntime_ms"][str(n)] = _median_ms(partial(session.run, None, feed))
-    return found
-
-
-def _median_ms(call: Callable[[], Any], warm_up: int = 5, max_calls: int = 50, max_seconds: float = 2.0) -> float:
-    for _ in range(warm_up):
-        call()
-    times: list[float] = []
-    start = time.perf_counter()
-    while len(times) < 5 or (len(times) < max_calls and time.perf_counter() - start < max_seconds):
-        before = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - before)
-    return round(statistics.median(times) * 1000, 3)

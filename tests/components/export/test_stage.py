@@ -26,10 +26,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, f
 
 def _digests(root: Path) -> dict[str, str]:
     folder = root / "artifacts/export"
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
-def _prepared(root: Path) -> tuple[Any, Any, np.ndarray]:
+def _prepared(root: Path) -> tuple[Any, Any, np.ndarray, np.ndarray]:
     from components.model import load_run
 
     model, record = load_run(root / "artifacts/finetune/runs/main")
@@ -38,16 +39,16 @@ def _prepared(root: Path) -> tuple[Any, Any, np.ndarray]:
     rows = task.prepare(
         upstream.test_rows(root), record.preprocessing, root, job.cache("pixels"), 2, lambda items, *_: items
     )
-    return model, record, task.collate(rows, record.preprocessing)[0]
+    return model, record, task.collate(rows, record.preprocessing)[0], np.ascontiguousarray(rows)
 
 
 def test_the_model_gives_what_the_training_code_gives(project: tuple[Path, dict[str, float]]) -> None:
     import onnxruntime
 
     root, _ = project
-    model, _, pixels = _prepared(root)
+    model, _, pixels, images = _prepared(root)
     session = onnxruntime.InferenceSession(root / "artifacts/export/model.onnx")
-    label, probabilities, embedding = session.run(None, {"pixels": pixels})
+    label, probabilities, embedding = session.run(None, {"image": images})
     with torch.inference_mode():
         features = model.backbone(torch.from_numpy(pixels))
         logits = model.head(features)
@@ -65,14 +66,14 @@ def test_any_batch_size_is_taken(project: tuple[Path, dict[str, float]]) -> None
 
     session = onnxruntime.InferenceSession(project[0] / "artifacts/export/model.onnx")
     for batch in (1, 2, 5):
-        found = session.run(None, {"pixels": np.zeros((batch, 3, 32, 32), np.float32)})
+        found = session.run(None, {"image": np.zeros((batch, 40, 33, 3), np.uint8)})
         assert [len(f) for f in found] == [batch] * 3
 
 
 def test_export_json_says_what_was_measured(project: tuple[Path, dict[str, float]]) -> None:
     root, metrics = project
     told = read_json(root / "artifacts/export/export.json")
-    assert told["inputs"] == [{"name": "pixels", "shape": ["batch", 3, 32, 32], "dtype": "float32"}]
+    assert told["inputs"] == [{"name": "image", "shape": ["batch", "height", "width", 3], "dtype": "uint8"}]
     assert [(o["name"], o["dtype"]) for o in told["outputs"]] == [
         ("label", "int64"), ("probabilities", "float32"), ("embedding", "float32"),
     ]  # fmt: skip
@@ -105,9 +106,13 @@ def test_a_second_run_gives_the_same_bytes(project: tuple[Path, dict[str, float]
 
 def test_latency_is_reported_and_not_hashed(project: tuple[Path, dict[str, float]]) -> None:
     root, _ = project
-    found = read_json(root / "reports/export/latency.json")
-    assert set(found["torch_ms"]) == set(found["onnxruntime_ms"]) == {"1", "16"}
-    assert "ms" not in (root / "artifacts/export/export.json").read_text()
+    found = read_json(root / "reports/export/ladder.json")["rungs"][0]
+    assert set(found["latency_ms"]) == {"1", "16"}
+    assert found["memory_mb"] > found["size_mb"]
+    assert (root / "reports/export/ladder.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("export.json", "variants/ladder.json", "verdict.json"):
+        text = (root / "artifacts/export" / name).read_text()
+        assert not any(word in text for word in ("_ms", "seconds", "memory_mb")), name
 
 
 def test_a_refused_gate_stops_before_anything_is_made(tmp_path: Path) -> None:
@@ -116,15 +121,6 @@ def test_a_refused_gate_stops_before_anything_is_made(tmp_path: Path) -> None:
     with pytest.raises(Refused, match=r"gate refused(.|\n)*below 0.95"):
         upstream.export(tmp_path)
     assert not (tmp_path / "artifacts/export").exists()
-
-
-def test_no_test_split_is_told(tmp_path: Path) -> None:
-    upstream.before_export(tmp_path, per_label=8)
-    place = tmp_path / "artifacts/validate/accepted.parquet"
-    table = read_table(place)
-    write_table(place, table[table["split"] != "test"])
-    with pytest.raises(InputError, match=r"validate\.split\.test"):
-        upstream.export(tmp_path)
 
 
 def test_a_model_that_differs_is_refused_and_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,6 +191,111 @@ def test_params_out_of_range_are_refused() -> None:
     from components.export.stage import Params
 
     with pytest.raises(ValidationError) as caught:
-        Params.model_validate({"target": "onx", "max_difference": 0, "max_flips": -1})
+        Params.model_validate({"target": "onx", "max_difference": {"embedding": 0}, "max_flips": -1})
     told = str(caught.value)
     assert all(key in told for key in ("did you mean `onnx`", "max_difference", "max_flips"))
+
+
+@pytest.fixture(scope="module")
+def quantised(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, float]]:
+    root = tmp_path_factory.mktemp("quantised")
+    upstream.before_export(root, per_label=40)
+    static = {"name": "int8_static", "parts": 2}
+    settings = {"rungs": ["int8_dynamic", static], "variant": "int8_static", "max_loss": 1.0, "max_size_mb": 0.1}
+    return root, upstream.export(root, **settings)
+
+
+def test_a_pinned_variant_ships_with_float32_beside_it(quantised: tuple[Path, dict[str, float]]) -> None:
+    root, metrics = quantised
+    told = read_json(root / "artifacts/export/export.json")
+    assert (told["variant"], told["decided"], told["why"]) == (
+        "int8_static", "pinned", "export.variant pins int8_static",
+    )  # fmt: skip
+    assert set(_digests(root)) == {
+        "export.json", "metrics.json", "model.onnx", "variants/fp32.onnx", "variants/ladder.json", "verdict.json",
+    }  # fmt: skip
+    assert (root / "artifacts/export/companion").is_dir()
+    ladder = read_json(root / "artifacts/export/variants/ladder.json")
+    rungs = {rung["name"]: rung for rung in ladder["rungs"]}
+    assert [rung["shipped"] for rung in rungs.values()] == [False, False, True]
+    assert rungs["int8_dynamic"]["why"].startswith("not tried: ")
+    assert rungs["fp32"]["why"] == "not asked for: export.variant pins int8_static"
+    loss = rungs["int8_static"]["losses"]["validation"]
+    assert (metrics["accuracy_gain"], metrics["accuracy_gain_low"]) == (loss["gain"]["value"], loss["gain"]["low"])
+    assert rungs["int8_static"]["losses"]["test"]["num_samples"] == len(upstream.test_rows(root))
+    assert 0 < loss["outputs"]["embedding"]["mean_relative"] < 0.2
+
+
+def test_golden_examples_of_a_variant_are_its_own(quantised: tuple[Path, dict[str, float]]) -> None:
+    import onnxruntime
+
+    root, _ = quantised
+    _, _, _, images = _prepared(root)
+    places = [root / "artifacts/export" / name for name in ("model.onnx", "variants/fp32.onnx")]
+    own, first = (onnxruntime.InferenceSession(place) for place in places)
+    told = read_json(root / "artifacts/export/export.json")
+    ids = list(upstream.test_rows(root)["id"])
+    gaps = []
+    for example in told["examples"]:
+        one = images[ids.index(example["id"])][None]
+        np.testing.assert_allclose(
+            example["probabilities"], own.run(["probabilities"], {"image": one})[0][0], atol=1e-6
+        )
+        gaps.append(np.abs(first.run(["probabilities"], {"image": one})[0][0] - example["probabilities"]).max())
+    assert max(gaps) > 1e-5
+    assert told["example_tolerance"] > 1e-4
+
+
+def test_a_model_over_budget_is_a_refusal_of_what_rests_on_it(quantised: tuple[Path, dict[str, float]]) -> None:
+    root, metrics = quantised
+    assert metrics["blessed"] == 0
+    rules = read_json(root / "artifacts/export/verdict.json")["rules"]
+    assert [(rule["name"], rule["passed"]) for rule in rules] == [
+        ("load and query in a fresh process", True), ("export.max_size_mb at most 0.1", False),
+    ]  # fmt: skip
+    assert "test samples" in rules[0]["why"]
+    with pytest.raises(Refused, match=r"export refused:(.|\n)*`export\.max_size_mb`"):
+        Job.at(root, "handoff", ("export",)).source("export", "model.onnx")
+
+
+@pytest.mark.slow
+def test_a_quantised_variant_has_the_same_bytes_each_time(quantised: tuple[Path, dict[str, float]]) -> None:
+    root, metrics = quantised
+    before = _digests(root)
+    static = {"name": "int8_static", "parts": 2}
+    settings = {"rungs": ["int8_dynamic", static], "variant": "int8_static", "max_loss": 1.0, "max_size_mb": 0.1}
+    assert upstream.export(root, **settings) == metrics
+    assert _digests(root) == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"variant": "int8"}, "is not among auto, fp32, fp16"),
+        ({"variant": "int8_static"}, "is not among auto, fp32, fp16"),
+        ({"rungs": ["fp16", "fp16"]}, "names each once"),
+        ({"rungs": ["fp32"]}, "not fp32, which is always there"),
+        ({"rungs": ["int8_statik"]}, "did you mean `int8_static`"),
+        ({"max_loss": -0.1}, "max_loss"),
+        ({"min_speedup": 0.9}, "min_speedup"),
+        ({"max_memory_mb": 0}, "max_memory_mb"),
+    ],
+)
+def test_settings_that_make_no_ladder_are_refused(settings: dict[str, Any], told: str) -> None:
+    from pydantic import ValidationError
+
+    from components.export.stage import Params
+
+    with pytest.raises(ValidationError) as caught:
+        Params.model_validate({**upstream.EXPORT, "rungs": ["fp16"], **settings})
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_an_empty_split_is_told(split: str, tmp_path: Path) -> None:
+    upstream.before_export(tmp_path, per_label=8)
+    place = tmp_path / "artifacts/validate/accepted.parquet"
+    table = read_table(place)
+    write_table(place, table[table["split"] != split])
+    with pytest.raises(InputError, match=rf"validate\.split\.{split}"):
+        upstream.export(tmp_path)
