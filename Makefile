@@ -57,6 +57,7 @@ lock: setup      ## renew the locks after pyproject.toml changed
 	uv pip compile --quiet --generate-hashes --python-version 3.11 --no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements.lock
 	uv pip compile --quiet --generate-hashes --python-version 3.11 --no-emit-index-url --no-annotate --no-header --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 	grep -A99 '^uv==' requirements.lock | awk '/^uv==/ {on=1} on && /^[a-z]/ && !/^uv==/ {exit} on {print}' > infra/uv.lock.txt
+	@$(MAKE) --no-print-directory setup && python -m pipelines.libraries
 
 clean:           ## remove what runs left (artifacts can be had again from DVC's cache: dvc checkout)
 	rm -rf artifacts/.building .graftline reports

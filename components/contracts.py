@@ -146,6 +146,19 @@ class RunRecord:
     """What a sample was in training: the columns `input.*`, without that prefix (text, text_pair)."""
 
 
+@dataclass(frozen=True)
+class Commit:
+    """Where in a project's history the files lie that a model rests on."""
+
+    commit: str | None = None
+    """The newest one that changed any of them; None: not known, and `note` says why."""
+    clean: bool | None = None
+    """None of them differs from the last commit; None: not known."""
+    differing: tuple[str, ...] = ()
+    """Those that do, or that git does not hold."""
+    note: str = ""
+
+
 def inputs_of(table: pd.DataFrame) -> tuple[str, ...]:
     """What the samples of a manifest are: its filled columns `input.*`, without that prefix."""
     filled = [str(c) for c in table.columns if table[c].notna().any()]

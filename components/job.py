@@ -12,15 +12,20 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from components.contracts import Refused, Verdict, read_record
+from components.contracts import Commit, Refused, Verdict, read_record
 from components.params import Run
 
 T = TypeVar("T")
+
+
+def _no_history(files: Iterable[str]) -> Commit:
+    del files
+    return Commit(note="this run was not told where its history is")
 
 
 class UndeclaredRead(Exception):
@@ -38,6 +43,10 @@ class Job:
     needs: tuple[str, ...]
     declared: tuple[str, ...] | None = None
     """Dependencies from dvc.yaml, relative to root. None (tests): any file of the stages in `needs`."""
+    commit_of: Callable[[Iterable[str]], Commit] = _no_history
+    """Files of the project -> where in its history they lie. Whoever starts the stage knows git."""
+    settled: Mapping[str, Any] = field(default_factory=dict)
+    """Where a model is made again: what this stage had decided by measured times. Empty: it decides."""
 
     @classmethod
     def at(cls, root: Path, stage: str = "stage", needs: Sequence[str] = (), **settings: Any) -> Job:

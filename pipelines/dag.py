@@ -10,6 +10,7 @@ from typing import Any
 from components.contracts import InputError
 from components.params import load_yaml
 
+LIBRARIES = "infra/libraries.yaml"
 _TEMPLATE = re.compile(r"\$\{([^}]+)\}")
 
 
@@ -24,6 +25,9 @@ class Stage:
     """Outputs, plots and metrics, in that order."""
     metrics: tuple[str, ...]
     params: tuple[str, ...]
+    """Sections of params.yaml."""
+    libraries: tuple[str, ...] = ()
+    """Libraries of infra/libraries.yaml that it imports."""
 
     @property
     def parents(self) -> tuple[str, ...]:
@@ -60,13 +64,15 @@ def _stage(name: str, body: dict[str, Any], values: dict[str, Any]) -> Stage:
         return tuple(_TEMPLATE.sub(lambda m: _value(m.group(1), values, name), str(e)) for e in plain)
 
     metrics = filled(body.get("metrics", []))
+    params = body.get("params", [])
     return Stage(
         name=name,
         cmd=body["cmd"],
         deps=filled(body.get("deps", [])),
         outs=filled([*body.get("outs", []), *body.get("plots", [])]) + metrics,
         metrics=metrics,
-        params=filled(body.get("params", [])),
+        params=filled([p for p in params if not isinstance(p, dict)]),
+        libraries=filled([n for p in params if isinstance(p, dict) for n in p.get(LIBRARIES, [])]),
     )
 
 

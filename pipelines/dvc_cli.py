@@ -221,12 +221,22 @@ def _turned_knobs(path: Path, sections: dict[str, str], recorded: dict[str, Any]
     from components.params import load_yaml
 
     now = load_yaml(path)
+    if path.as_posix().endswith(dag.LIBRARIES):
+        return [_library(name, str(recorded.get(name, "")), str(now.get(name, ""))) for name in sections]
     found = []
     for section in sections:
         before, after = _flat(section, recorded.get(section)), _flat(section, now.get(section))
         keys = [k for k in {**before, **after} if before.get(k) != after.get(k)]
         found += [f"{k}: {before.get(k, 'not set')} -> {after.get(k, 'not set')}" for k in keys]
     return found
+
+
+def _library(name: str, before: str, after: str) -> str:
+    """`before` and `after` as infra/libraries.yaml has them: a version, and a hash of it with all that it needs."""
+    versions = [told.partition(" ")[0] or "not named" for told in (before, after)]
+    if versions[0] != versions[1]:
+        return f"library {name}: {versions[0]} -> {versions[1]}"
+    return f"library {name}: still {versions[0]}, with another version of something that it needs"
 
 
 def _flat(key: str, value: Any) -> dict[str, Any]:
@@ -304,6 +314,22 @@ def _last_words(text: str, code: int) -> str:
     return "\n".join(lines[error:]).removeprefix("ERROR: ") or f"ended with {code}, without a word"
 
 
+def cache_folder(root: Path) -> Path:
+    """Where DVC keeps contents by their md5, as the project's settings say.
+
+    Raises:
+        DvcError: the folder is no DVC project.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(root)) as repo:
+            return Path(repo.cache.local.path)
+    except DvcException as error:
+        raise DvcError(f"DVC: {error}") from None
+
+
 def push(root: Path) -> None:
     """Send what DVC's cache holds to the remote.
 
@@ -366,3 +392,31 @@ def clone_project(root: Path, target: Path) -> None:
     environment = root / ".venv"
     if environment.exists():
         (target / ".venv").symlink_to(environment.resolve())
+
+
+def has_commit(root: Path, commit: str) -> bool:
+    """Whether the repository holds that commit."""
+    code, _, _ = processes.quietly(["git", "cat-file", "-e", f"{commit}^{{commit}}"], root)
+    return code == 0
+
+
+def project_files(root: Path) -> list[str]:
+    """The files that git holds, or would hold if all were added; not what it is told to ignore."""
+    code, out, _ = processes.quietly(["git", "ls-files", "-z", "-co", "--exclude-standard"], root)
+    names = out.decode("utf-8", "surrogateescape").split("\0") if code == 0 else []
+    return [name for name in names if name and (root / name).is_file()]
+
+
+def clone_at(root: Path, target: Path, commit: str | None) -> None:
+    """A git clone of the project at a commit (None: at its last), with a DVC cache of its own.
+
+    Raises:
+        DvcError: git refused; with git's own message.
+    """
+    steps = [["git", "clone", "--quiet", "--no-checkout", str(root.resolve()), str(target)]]
+    steps.append(["git", "-C", str(target), "checkout", "--quiet", "--detach", commit or "HEAD"])
+    for step in steps:
+        code, _, complaint = processes.quietly(step, root)
+        if code:
+            raise DvcError(f"{' '.join(step[:2])}: {complaint}")
+    (target / ".dvc" / "config.local").write_text("[cache]\n    dir = cache\n", "utf-8")

@@ -35,9 +35,11 @@ _KEPT = 20_000
 """Characters at the end of the text that are kept for the caller."""
 
 
-def quietly(command: list[str], folder: Path) -> tuple[int, bytes, str]:
-    """Run a short command; its exit code, its output, and what it complained of."""
-    done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
+def quietly(
+    command: list[str], folder: Path, given: bytes | None = None, environment: dict[str, str] | None = None
+) -> tuple[int, bytes, str]:
+    """Run a short command on what it is given; its exit code, its output, and what it complained of."""
+    done = subprocess.run(command, cwd=folder, input=given, env=environment, capture_output=True, check=False)
     return done.returncode, done.stdout, done.stderr.decode("utf-8", "replace").strip()
 
 
@@ -69,6 +71,20 @@ def watched(
         os.close(reader)
 
 
+def through(command: list[str], folder: Path, environment: dict[str, str]) -> int:
+    """Run a command that reads and writes what we would; its exit code. A terminal is not read from."""
+    given = subprocess.DEVNULL if sys.stdin is None or sys.stdin.isatty() else None
+    sys.stdout.flush()
+    child = _start(command, folder, environment, None, None, given)
+    try:
+        return child.wait()
+    except BaseException as stop:
+        _end(child, signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM)
+        raise
+    finally:
+        _end(child, signal.SIGTERM)
+
+
 @contextmanager
 def beside(command: list[str], log: Path, environment: dict[str, str]) -> Iterator[Callable[[], bool]]:
     """Run a server while the block runs, its words going to `log`; yields a question: does it still run?"""
@@ -82,13 +98,18 @@ def beside(command: list[str], log: Path, environment: dict[str, str]) -> Iterat
 
 
 def _start(
-    command: list[str], folder: Path, environment: dict[str, str], out: int, err: int
+    command: list[str],
+    folder: Path,
+    environment: dict[str, str],
+    out: int | None,
+    err: int | None,
+    given: int | None = subprocess.DEVNULL,
 ) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-ISc", _TIED, str(os.getpid()), *command],
         cwd=folder,
         env=environment,
-        stdin=subprocess.DEVNULL,
+        stdin=given,
         stdout=out,
         stderr=err,
         process_group=0,

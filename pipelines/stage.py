@@ -17,16 +17,17 @@ import signal
 import sys
 import time
 import traceback
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
 from components import lineage, plugins
 from components import params as params_module
-from components.contracts import InputError, Refused, write_json
+from components.contracts import InputError, Refused, read_json, write_json
 from components.job import Job
 from components.params import Params, ParamsError, Run
-from pipelines import dag
+from pipelines import dag, history, libraries
 
 DONE, FAULT, MISTAKE, REFUSED = 0, 1, 2, 3
 
@@ -158,7 +159,8 @@ def _run(name: str, root: Path) -> None:
     run = cast(Run, typed["run"])
     module: ModuleType = importlib.import_module(f"components.{name}.stage")
     declared = {s.name: s for s in dag.load(root)}[name]
-    job = Job(name, run, root, module.NEEDS, declared.deps)
+    settled = _settled(root).get(name, {})
+    job = Job(name, run, root, module.NEEDS, declared.deps, partial(history.commit_of, root), settled)
     job.clear()
     metrics = module.run(typed[name], job)
     write_json(job.out("metrics.json"), metrics)
@@ -166,8 +168,16 @@ def _run(name: str, root: Path) -> None:
     outs = [o for o in declared.outs if o != f"{prefix}lineage.json"]
     _check_outputs(job.building, {o.removeprefix(prefix) for o in outs})
     params = {name: typed[name].model_dump(mode="json"), "run": run.model_dump(mode="json")}
-    write_json(job.out("lineage.json"), lineage.record(root, name, declared.deps, outs, params, job.building))
+    packages = libraries.installed(declared.libraries) if declared.libraries else None
+    record = lineage.record(root, name, declared.deps, outs, params, job.building, packages)
+    write_json(job.out("lineage.json"), record)
     job.publish()
+
+
+def _settled(root: Path) -> dict[str, Any]:
+    """What `reproduce` writes into its workspace: stage -> what it had decided by measured times."""
+    path = root / ".graftline" / "decisions.json"
+    return dict(read_json(path)) if path.exists() else {}
 
 
 def _withdraw(name: str, root: Path) -> str:

@@ -16,10 +16,11 @@ from typing import Any
 
 import grimp
 import pytest
+from imported import libraries_of
 
 from components import plugins
 from components.params import load_yaml
-from pipelines import dag
+from pipelines import dag, libraries
 
 ROOT = Path(__file__).parent.parent.parent
 STAGES = {s.name: s for s in dag.load(ROOT)}
@@ -138,6 +139,57 @@ def test_dropping_any_code_dependency_is_noticed(name: str, graph: grimp.ImportG
     for dropped in [d for d in STAGES[name].deps if d.startswith("components/")]:
         broken = [(replace(s, deps=tuple(d for d in s.deps if d != dropped)), used) for s, used in each]
         assert any(undeclared(stage, used) for stage, used in broken), dropped
+
+
+def needed(name: str, graph: grimp.ImportGraph, variants: Variants) -> set[str]:
+    """The libraries of a stage, whichever plugin is chosen; predict.py is called as a program of its own."""
+    used = {f"components.{name}.{p.stem}" for p in (ROOT / "components" / name).glob("predict.py")}
+    used = used.union(*(used_modules(stages[name], graph) for stages in variants))
+    return libraries_of([(ROOT / path_of(module)).read_text() for module in sorted(used)])
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_names_exactly_the_libraries_that_it_imports(
+    name: str, graph: grimp.ImportGraph, variants: Variants
+) -> None:
+    assert list(STAGES[name].libraries) == sorted(needed(name, graph, variants))
+    assert set(STAGES[name].libraries) <= libraries.written(ROOT).keys()
+
+
+PLANTED = {
+    "at the head": "import yarl\n",
+    "inside a function": "def adjust() -> None:\n    import yarl\n",
+    "a part of it": "def adjust() -> None:\n    from yarl._url import URL\n",
+    "where something is missing": "try:\n    import json\nexcept ImportError:\n    import yarl as json\n",
+    "beside names for annotations": "if TYPE_CHECKING:\n    import torch\nelse:\n    import yarl\n",
+}
+
+
+@pytest.mark.parametrize("text", PLANTED.values(), ids=PLANTED.keys())
+def test_a_planted_import_is_noticed(
+    text: str, graph: grimp.ImportGraph, variants: Variants, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Path.read_text
+
+    def planted(path: Path, *arguments: Any, **options: Any) -> str:
+        own = read(path, *arguments, **options)
+        return f"{own}\n{text}" if path == ROOT / "components" / "holm.py" else own
+
+    monkeypatch.setattr(Path, "read_text", planted)
+    for name in ("bias", "drift"):
+        assert needed(name, graph, variants) - set(STAGES[name].libraries) == {"yarl"}
+    assert needed("gate", graph, variants) == set(STAGES["gate"].libraries), "it does not use that module"
+
+
+def test_what_nobody_calls_and_names_for_annotations_are_no_libraries() -> None:
+    text = "import sys\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch\nimport components.job\n"
+    text += "def run():\n    other.used()\ndef lost():\n    import timm\n"
+    used = "def used():\n    from ruamel.yaml import YAML\n    getattr(1, 'also')()\ndef also():\n    import numpy\n"
+    assert libraries_of([text]) == set()
+    assert libraries_of([text, used]) == {"ruamel-yaml", "numpy"}
+    assert libraries_of(["def run():\n    import torch\n    torch.onnx.export()"]) == {"torch", "onnxscript"}
+    with pytest.raises(LookupError, match="nowhere_to_be_had"):
+        libraries_of(["import nowhere_to_be_had"])
 
 
 @pytest.mark.parametrize("name", STAGES)

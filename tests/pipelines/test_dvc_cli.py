@@ -79,6 +79,21 @@ def test_stale_tells_why(new_project: Path, finished_project: Path) -> None:
     assert dvc_cli.stale(finished_project, "gate") == {"gate": ["gate.at_least: 1.0 -> 0.5"]}
 
 
+def test_a_bumped_library_is_told_with_its_versions(finished_project: Path) -> None:
+    (finished_project / "infra").mkdir()
+    table = finished_project / "infra" / "libraries.yaml"
+    table.write_text("numpy: 2.4.1 aaaa\nrich: 15.0 bbbb\n")
+    graph = finished_project / "dvc.yaml"
+    named = "params: [gate, run, {infra/libraries.yaml: [numpy, rich]}]"
+    graph.write_text(graph.read_text().replace("params: [gate, run]", named))
+    assert dvc_cli.repro(finished_project, "gate").code == dvc_cli.DONE
+    table.write_text("numpy: 2.5.0 cccc\nrich: 15.0 dddd\n")
+    assert dvc_cli.stale(finished_project, "gate")["gate"] == [
+        "library numpy: 2.4.1 -> 2.5.0",
+        "library rich: still 15.0, with another version of something that it needs",
+    ]
+
+
 def test_one_knob_runs_only_what_depends_on_it(finished_project: Path) -> None:
     miniature.turn_knob(finished_project, "title: Result", "title: Outcome")
     outcome = dvc_cli.repro(finished_project)
