@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 
 NOT_MEASURED = "not measured"
+HUMAN = "**Human to fill:**"
 
 
 def render(facts: dict[str, Any]) -> str:
@@ -17,24 +18,27 @@ def render(facts: dict[str, Any]) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=ChainableUndefined,
-        finalize=_shown,
+        finalize=shown,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # markdown; _shown takes out what would break a table or be HTML
+        autoescape=False,  # markdown; shown takes out what would break a table or be HTML
     )
-    return _front_matter(facts) + environment.get_template("card.md.j2").render(facts)
+    return _front_matter(facts) + environment.get_template("card.md.j2").render(facts, human=HUMAN)
 
 
-def _shown(value: Any) -> Any:
+def shown(value: Any) -> Any:
+    """A value as it may stand in a table of markdown."""
     if value is None or isinstance(value, ChainableUndefined):
         return NOT_MEASURED
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.4g}" if math.isfinite(value) else NOT_MEASURED
+    if isinstance(value, list | tuple):
+        value = ", ".join(map(str, map(shown, value)))
     if isinstance(value, dict):
-        value = ", ".join(f"{k}: {_shown(v)}" for k, v in value.items())
+        value = ", ".join(f"{k}: {shown(v)}" for k, v in value.items())
     text = " ".join(str(value).split()) if "\n" in str(value) else str(value)
     return text.replace("<", "&lt;").replace("|", "\\|")
 

@@ -1,4 +1,4 @@
-"""What the card tells, gathered from the files of the stages."""
+"""What the card and the Annex IV view tell, gathered from the files of the stages."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from components.contracts import SPLITS, RunRecord, read_json, read_table
 from components.job import Job
 
 NUM_WEAKEST = 5
+MOST_GROUPS = 40
 
 
 def collect(job: Job, record: RunRecord, export: dict[str, Any]) -> dict[str, Any]:
@@ -42,15 +43,70 @@ def collect(job: Job, record: RunRecord, export: dict[str, Any]) -> dict[str, An
         "findings": read_json(job.source("validate", "findings.json")),
         "quality": _quality(read_json(job.source("evaluate", "quality.json")), record.run),
         "transfer": read_json(job.source("evaluate", "transfer.json")),
-        "groups": {**groups, "num_small": sum(bool(group["small"]) for group in groups["groups"])},
+        "groups": {
+            **groups,
+            "num_small": sum(bool(group["small"]) for group in groups["groups"]),
+            "shown": _shown_groups(groups["groups"]),
+        },
         "drift": read_json(job.source("drift", "drift.json")),
-        "gate": read_json(job.source("gate", "verdict.json")),
+        "verdicts": [
+            read_json(job.source("validate", "verdict.json")),
+            read_json(job.source("gate", "verdict.json")),
+            read_json(job.source("export", "verdict.json")),
+        ],
+        "ladder": read_json(job.source("export", "variants") / "ladder.json"),
+        "cost": _of(leaderboard, chosen["title"], "cost"),
+        "device": job.run.device,
     }
+
+
+def evaluation(told: dict[str, Any]) -> dict[str, Any]:
+    """What the card shows, for programs to read: without ids, paths or content of samples."""
+    data, record = told["data"], told["record"]
+    counts = ("num_seen", "num_used", "num_quarantined", "num_labels")
+    return {
+        "data": {
+            **{name: data.get(name) for name in counts},
+            "source": data["source"]["name"], "reasons": data.get("reasons", {}), "labels": data.get("labels", {}),
+            "splits": told["splits"],
+            "findings": [{k: one[k] for k in ("check", "severity", "num_samples")} for one in told["findings"]],
+        },
+        "training": {
+            "backbone": told["chosen"]["title"], "why": told["chosen"].get("why"),
+            **{name: record[name] for name in ("strategy", "epochs", "best_epoch", "num_samples_seen", "base_weights")},
+        },
+        "quality": told["quality"]["test"],
+        "per_label": told["quality"]["per_label"],
+        "transfer": told["transfer"],
+        "groups": {name: told["groups"].get(name) for name in ("groups", "gaps", "headline")},
+        "drift": {name: told["drift"].get(name) for name in ("columns", "embeddings", "headline")},
+        "verdicts": told["verdicts"],
+    }  # fmt: skip
+
+
+def _of(leaderboard: dict[str, Any], title: str, key: str) -> dict[str, Any]:
+    """What the leaderboard says of one candidate."""
+    found: dict[str, Any] = next((c.get(key) or {} for c in leaderboard["candidates"] if c["title"] == title), {})
+    return found
+
+
+def _shown_groups(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every group with its first measure; where there are very many, the worst of those that are judged."""
+    rows = []
+    for one in groups:
+        measures = one.get("measures") or {}
+        name = next(iter(measures), "")
+        value = measures.get(name) or {}
+        rows.append({**one, "measure": name, **{k: value.get(k) for k in ("value", "low", "high")}})
+    if len(rows) <= MOST_GROUPS:
+        return rows
+    judged = [row for row in rows if not row["small"] and row["value"] is not None]
+    return sorted(judged, key=lambda row: (row["value"], row["grouping"], str(row["group"])))[:MOST_GROUPS]
 
 
 def _fit(leaderboard: dict[str, Any], chosen: str, words: dict[str, str]) -> dict[str, Any]:
     """What `select` measured of the chosen one's preprocessing on the training samples, in words."""
-    measured: dict[str, Any] = next((c.get("fit", {}) for c in leaderboard["candidates"] if c["title"] == chosen), {})
+    measured = _of(leaderboard, chosen, "fit")
     return {told: measured.get(name) for name, told in words.items()}
 
 
@@ -63,6 +119,7 @@ def _quality(quality: dict[str, Any], run: str) -> dict[str, Any]:
         "level": f"{accuracy['level']:.0%}",
         "test": test,
         "weakest": weakest(quality["per_label"]),
+        "per_label": quality["per_label"],
     }
 
 

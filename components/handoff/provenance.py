@@ -1,20 +1,77 @@
-"""Where a bundle comes from: the lineages of all stages as one record, without this machine's folders."""
+"""Where a bundle comes from: the lineages of all stages as one in-toto statement with SLSA provenance.
+
+Statement v1 and SLSA provenance v1 (slsa.dev/spec/v1.2/provenance), of which Build L1 is claimed: provenance exists
+and names what went in. No more, as a machine of the project's own built it. Without times and random ids, so that
+the same inputs give the same bytes. What is not known is null or "not stated by owner".
+"""
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from components.contracts import InputError
+from components.contracts import Commit, InputError
+
+STATEMENT = "https://in-toto.io/Statement/v1"
+PREDICATE = "https://slsa.dev/provenance/v1"
+BUILD_TYPE = "urn:graftline:build:dvc-line:v1"
+BUILDER = "urn:graftline:builder:own-machine"
+FILE = "provenance.json"
+MAX_BYTES = 64_000_000
 
 Lineages = dict[str, dict[str, Any]]
 
 
 class MixedLineError(InputError):
     """The folders under artifacts/ come from different runs of the line."""
+
+
+class ProvenanceError(InputError):
+    """A file is not the provenance of a bundle."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a bundle says of its making."""
+
+    name: str
+    """Of the project."""
+    commit: str | None
+    """The newest that changed a file that the model rests on; None: not known."""
+    clean: bool | None
+    """None of these files differed from the last commit."""
+    differing: tuple[str, ...]
+    """Those that did."""
+    commit_note: str
+    """Why something of this is not known."""
+    params: dict[str, Any]
+    """Section -> its values; all of params.yaml that the stages read."""
+    environment: dict[str, Any]
+    """Of most stages: as lineage.environment gives it."""
+    environments_that_differ: dict[str, Any]
+    """Stage -> its own, where it is another."""
+    code: dict[str, str]
+    """Path -> sha256 (of a folder: see lineage.hash_path)."""
+    stages: dict[str, dict[str, Any]]
+    """Stage -> inputs and outputs {path: sha256}, parents {stage: sha256 of its lineage}, code [path]."""
+    base_weights: dict[str, Any]
+    """Where the pretrained weights came from, with sha256 and licence; {} where there were none."""
+    data: dict[str, str]
+    """manifest_sha256, accepted_sha256."""
+    weights_sha256: str
+    """Of the trained weights, which are not in the bundle."""
+    lock_sha256: str | None
+    """Of requirements.lock."""
+    subjects: dict[str, str] = field(default_factory=dict)
+    """File of the bundle -> sha256: what this is the provenance of."""
+
+    @property
+    def model_sha256(self) -> str:
+        """Of model.onnx; empty while the statement is not written."""
+        return self.subjects.get("model.onnx", "")
 
 
 def merge(lineages: Lineages) -> dict[str, Any]:
@@ -31,16 +88,39 @@ def merge(lineages: Lineages) -> dict[str, Any]:
             if code.setdefault(path, digest) != digest:
                 raise MixedLineError(f"{path} was another file when {stage} ran. Run `dvc repro`, which mends it.")
         params |= lineage["params"]
-    environments = {stage: lineage["environment"] for stage, lineage in lineages.items()}
-    usual = environments["export"]
+    usual, others = environments({stage: lineage["environment"] for stage, lineage in lineages.items()})
     return {
-        "lock_sha256": lineages["export"]["inputs"].get("requirements.lock"),
         "code": dict(sorted(code.items())),
         "params": params,
         "environment": usual,
-        "environments_that_differ": {s: e for s, e in environments.items() if e != usual},
-        "stages": {s: {k: lin[k] for k in ("inputs", "outputs", "parents")} for s, lin in lineages.items()},
+        "environments_that_differ": others,
+        "stages": {
+            s: {"code": sorted(one["code"]), **{k: one[k] for k in ("inputs", "outputs", "parents")}}
+            for s, one in lineages.items()
+        },
     }
+
+
+def environments(told: dict[str, dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The environment of all stages as one, and what is another in some.
+
+    A stage's lineage names the libraries that it imports and all that these need; here they are put together. Where
+    two stages ran with different versions, that of the export stands, and the other stage is named.
+    """
+    usual = dict(told["export"])
+    packages: dict[str, str] = {}
+    for one in (*told.values(), usual):
+        packages |= one.get("packages", {})
+    usual["packages"] = dict(sorted(packages.items()))
+    accelerators = [one["accelerator"] for one in told.values() if "accelerator" in one]
+    usual |= {"accelerator": accelerators[-1]} if accelerators else {}
+    others = {}
+    for stage, one in told.items():
+        apart = {key: one.get(key) for key in ("python", "machine", "system", "pins") if one.get(key) != usual.get(key)}
+        versions = {n: v for n, v in one.get("packages", {}).items() if packages[n] != v}
+        if apart or versions:
+            others[stage] = {**apart, **({"packages": versions} if versions else {})}
+    return usual, others
 
 
 def _check_inputs(stage: str, lineage: dict[str, Any], lineages: Lineages) -> None:
@@ -55,40 +135,170 @@ def _check_inputs(stage: str, lineage: dict[str, Any], lineages: Lineages) -> No
             )
 
 
-def private_paths(root: Path, *records: Any) -> dict[str, str]:
-    """Absolute paths of this machine -> what stands for them in the bundle, the longest first.
+def gather(
+    name: str, lineages: Lineages, base_weights: dict[str, Any], weights: str, where: Commit, lock: str | None
+) -> Provenance:
+    """All but the subjects. `weights` is the sha256 of the trained ones, `lock` that of requirements.lock.
 
-    They are the project's folder, the user's, and every absolute path that the records (params) hold.
+    Raises:
+        MixedLineError: see `merge`.
     """
-    found = {str(p): "outside/" + PurePosixPath(p).name for p in map(str, _strings(records)) if os.path.isabs(p)}
-    found |= {str(place): "." for place in (root, root.resolve())}
-    found |= {os.path.expanduser("~"): "~"}
-    return {p: found[p] for p in sorted(found, key=lambda p: (-len(p), p)) if len(p) > 3}
+    merged = merge(lineages)
+    ingest, validate = merged["stages"]["ingest"]["outputs"], merged["stages"]["validate"]["outputs"]
+    return Provenance(
+        name=name,
+        commit=where.commit,
+        clean=where.clean,
+        differing=tuple(sorted(where.differing)),
+        commit_note=where.note,
+        base_weights=base_weights,
+        data={
+            "manifest_sha256": ingest["artifacts/ingest/manifest.parquet"],
+            "accepted_sha256": validate["artifacts/validate/accepted.parquet"],
+        },
+        weights_sha256=weights,
+        lock_sha256=lock,
+        **merged,
+    )
 
 
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _strings(key)
-            yield from _strings(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _strings(inner)
+def rests_on(code: Iterable[str]) -> list[str]:
+    """The files of a project whose history is the model's."""
+    return sorted({*code, "dvc.yaml", "params.yaml", "requirements.lock"})
 
 
-def without(private: dict[str, str], text: str) -> str:
-    """A text without the private paths."""
-    for path, instead in private.items():
-        text = _whole(path).sub(lambda _, told=instead: told.encode(), text.encode()).decode()  # type: ignore[misc]
-    return text
+def statement(told: Provenance) -> dict[str, Any]:
+    """As JSON; `subjects` must be filled."""
+    weights = told.base_weights.get("sha256")
+    depends = [
+        *_with_digest("manifest", told.data["manifest_sha256"], kind="data"),
+        *_with_digest("accepted manifest", told.data["accepted_sha256"], kind="data"),
+        *_with_digest("base weights", weights, kind="weights"),
+        *_with_digest("requirements.lock", told.lock_sha256, kind="lock"),
+        *([{"name": "source", "digest": {"gitCommit": told.commit}}] if told.commit else []),
+        *(_code(path, digest) for path, digest in sorted(told.code.items())),
+    ]
+    internal = {
+        "base_weights": told.base_weights,
+        "environment": told.environment,
+        "environments_that_differ": told.environments_that_differ,
+        "source": {
+            "commit": told.commit, "clean": told.clean, "differing": list(told.differing), "note": told.commit_note
+        },
+    }  # fmt: skip
+    made = [{"name": "weights.safetensors", "digest": {"sha256": told.weights_sha256}}]
+    return {
+        "_type": STATEMENT,
+        "subject": [{"name": n, "digest": {"sha256": h}} for n, h in sorted(told.subjects.items())],
+        "predicateType": PREDICATE,
+        "predicate": {
+            "buildDefinition": {
+                "buildType": BUILD_TYPE,
+                "externalParameters": {"project": told.name, "params": told.params},
+                "internalParameters": internal,
+                "resolvedDependencies": depends,
+            },
+            "runDetails": {
+                "builder": {"id": BUILDER},
+                "metadata": {},
+                "byproducts": [*made, {"name": "stages", "annotations": told.stages}],
+            },
+        },
+    }
 
 
-def holds(content: bytes, path: str) -> bool:
-    """Whether a file's bytes name that path: as a path of its own, not as a part of another (`plants/roots`)."""
-    return path.encode() in content and _whole(path).search(content) is not None  # the first is fast
+def _with_digest(name: str, sha256: Any, kind: str) -> list[dict[str, Any]]:
+    return [{"name": name, "digest": {"sha256": sha256}, "annotations": {"kind": kind}}] if sha256 else []
 
 
-def _whole(path: str) -> re.Pattern[bytes]:
-    return re.compile(rb"(?<![\w.-])" + re.escape(path.encode()) + rb"(?![\w-]|\.\w)")
+def _code(path: str, digest: str) -> dict[str, Any]:
+    told: dict[str, Any] = {"kind": "code"}
+    if not PurePosixPath(path).suffix:
+        told["of"] = "a folder: sha256 of its sorted lines `path NUL sha256`"
+    return {"name": path, "digest": {"sha256": digest}, "annotations": told}
+
+
+def read(bundle: Path) -> Provenance:
+    """What the bundle in that folder says of its making.
+
+    Raises:
+        ProvenanceError: there is no provenance.json, or it is not such a statement.
+    """
+    path = bundle / FILE
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ProvenanceError(f"{path} is larger than {MAX_BYTES // 1_000_000} MB: no bundle's provenance is")
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ProvenanceError(f"{path} cannot be read ({error.strerror}); name the folder of a bundle") from None
+    except (ValueError, RecursionError):
+        raise ProvenanceError(f"{path} is not JSON") from None
+    try:
+        return parse(value)
+    except ProvenanceError as error:
+        raise ProvenanceError(f"{path} is not the provenance of a bundle: {error}") from None
+
+
+def parse(value: Any) -> Provenance:
+    """The inverse of `statement`.
+
+    Raises:
+        ProvenanceError: with the first thing that is not as it must be.
+    """
+    if _get(value, "_type", str) != STATEMENT or _get(value, "predicateType", str) != PREDICATE:
+        raise ProvenanceError(f"it must be an in-toto statement v1 with the predicate {PREDICATE}")
+    built = _get(value, "predicate.buildDefinition", dict)
+    if _get(built, "buildType", str) != BUILD_TYPE:
+        raise ProvenanceError(f"its buildType is {built['buildType']!r}, not {BUILD_TYPE!r}")
+    internal, ran = _get(built, "internalParameters", dict), _get(value, "predicate.runDetails", dict)
+    _get(ran, "builder.id", str)
+    code: dict[str, str] = {}
+    named: dict[str, str] = {}
+    made: dict[str, Any] = {}
+    for one in _get(built, "resolvedDependencies", list):
+        name, told = _get(one, "name", str), one.get("annotations")
+        (code if isinstance(told, dict) and told.get("kind") == "code" else named)[name] = _digest(one)
+    for one in _get(ran, "byproducts", list):
+        made[_get(one, "name", str)] = one
+    source = _get(internal, "source", dict)
+    commit, clean = source.get("commit"), source.get("clean")
+    if not isinstance(commit, str | None) or not isinstance(clean, bool | None):
+        raise ProvenanceError("internalParameters.source must hold a commit and whether it was clean")
+    return Provenance(
+        name=_get(built, "externalParameters.project", str),
+        commit=commit,
+        clean=clean,
+        differing=tuple(map(str, _get(source, "differing", list))),
+        commit_note=_get(source, "note", str),
+        params=_get(built, "externalParameters.params", dict),
+        environment=_get(internal, "environment", dict),
+        environments_that_differ=_get(internal, "environments_that_differ", dict),
+        code=code,
+        stages={s: _stage(one) for s, one in _get(made.get("stages"), "annotations", dict).items()},
+        base_weights=_get(internal, "base_weights", dict),
+        data={"manifest_sha256": named.get("manifest", ""), "accepted_sha256": named.get("accepted manifest", "")},
+        weights_sha256=_digest(made.get("weights.safetensors")),
+        lock_sha256=named.get("requirements.lock"),
+        subjects={_get(one, "name", str): _digest(one) for one in _get(value, "subject", list)},
+    )  # fmt: skip
+
+
+def _stage(one: Any) -> dict[str, Any]:
+    for key, kind in (("inputs", dict), ("outputs", dict), ("parents", dict), ("code", list)):
+        _get(one, key, kind)
+    return dict(one)
+
+
+def _digest(one: Any) -> str:
+    digest = _get(one, "digest", dict)
+    return str(next(iter(digest.values()), ""))
+
+
+def _get(value: Any, path: str, kind: type) -> Any:
+    for key in path.split("."):
+        if not isinstance(value, dict) or key not in value:
+            raise ProvenanceError(f"{path} is missing")
+        value = value[key]
+    if not isinstance(value, kind):
+        raise ProvenanceError(f"{path} is not a {kind.__name__}")
+    return value

@@ -1,20 +1,23 @@
 """Put together the bundle that leaves the house, and check it as a stranger would.
 
-Reads: what every stage wrote (see NEEDS and dvc.yaml): the model, the records, metrics and lineages, the
-report, a few test samples. Code is named by the hash of every file: a commit would differ where no code does.
-Writes: bundle/ with model.onnx, labels.json, preprocessing.json and the files that it rests on (a tokenizer),
-signature.json, example/, metrics.json, card.md, provenance.json, report.html, predict.py and preprocessing.py
-(verbatim: components/preprocessing/<task>.py), requirements.txt, SHA256SUMS.
-Decides: the files above, and the licence, the contact and the number of examples in params.
+Reads: what every stage wrote (see NEEDS and dvc.yaml): the model and its variants, the records, metrics, verdicts and
+lineages, the report, a few test samples; requirements.lock; from git, through the job, the newest commit that changed a
+file that the model rests on.
+Writes: bundle/ with model.onnx, variants/ and tokenizer.onnx where export made them, ladder.json, labels.json,
+preprocessing.json and the files that it rests on (a tokenizer), signature.json, example/, metrics.json,
+evaluation.json, profile/, card.md, annex_iv.md, report.html, serving/, predict.py, preprocessing.py and verify.py
+(verbatim: components/preprocessing/<task>.py, components/handoff/verify_bundle.py), requirements.txt, bom.cdx.json,
+provenance.json, SHA256SUMS. It is not signed: `python -m pipelines release` does that.
+Decides: the files above, and the section's params.
 Fails: a verdict did not pass (Refused); the folders come from different runs or a sample changed
-(InputError); the finished bundle does not give its own examples again, or holds a path of this machine
-(BundleError).
-Does not check: which commit holds that code; `git log` finds it by the hashes in provenance.json. Paths in
-samples and vocabularies, which are others' own.
+(InputError); the finished bundle does not give its own examples again, is not as its schemas say, or holds a path of
+this machine (BundleError).
+Does not check: paths in samples and vocabularies, which are others' own.
 """
 
 from __future__ import annotations
 
+import json
 import tempfile
 from dataclasses import replace
 from importlib import metadata
@@ -32,16 +35,18 @@ from components.contracts import (
     read_table,
     with_files,
 )  # fmt: skip
+from components.handoff.stated import Stated
 from components.job import Job
 
 if TYPE_CHECKING:
     from components.handoff.bundle import Bundle
+    from components.handoff.provenance import Provenance
 
 NEEDS = (
     "ingest", "validate", "augment", "select", "finetune", "evaluate",
     "bias", "drift", "gate", "report", "export",
 )  # fmt: skip
-RUN = "main"
+RUN, LOCK = "main", "requirements.lock"
 
 
 class Params(params.Params):
@@ -53,6 +58,10 @@ class Params(params.Params):
     """Whom to ask; may be empty."""
     examples: int = Field(ge=0, le=3)
     """Test samples that go along, so that whoever deploys can check the model's answers; 0 where they are private."""
+    profile_samples: int = Field(ge=0, le=100_000)
+    """At most so many reference samples a table of profile/, without ids and content; 0: no profile."""
+    stated: Stated
+    """What only the owner of the model can say."""
 
 
 def run(params: Params, job: Job) -> dict[str, float]:
@@ -62,18 +71,26 @@ def run(params: Params, job: Job) -> dict[str, float]:
     recorded = read_record(RunRecord, runs / "run.json")
     lineages = {stage: read_json(job.source(stage, "lineage.json")) for stage in NEEDS}
 
-    from components.handoff import card, examples, facts, provenance, verify
+    from components.handoff import annex, bom, card, examples, facts, profile, provenance, serving, verify
     from components.handoff.bundle import Bundle
+    from components.handoff.private import private_paths
 
-    private = provenance.private_paths(job.root, params.model_dump(), lineages, vars(recorded))
-    merged = _provenance(job, recorded, provenance.merge(lineages))
+    private = private_paths(job.root, params.model_dump(), lineages, vars(recorded))
+    origin = _origin(job, recorded, lineages)
     record = replace(recorded, preprocessing=with_files(runs / "files", recorded.preprocessing))
     bundle = Bundle(job.out("bundle/labels.json").parent, private)
     bundle.record("metrics.json", {stage: read_json(job.source(stage, "metrics.json")) for stage in NEEDS})
-    bundle.record("provenance.json", merged)
-    needed = _fill(bundle, job, record)
-    told = {**params.model_dump(), "provenance": merged}
-    bundle.text("card.md", card.render(facts.collect(job, record, export) | told))
+    needed = _fill(bundle, job, record, export["inside"])
+    told = facts.collect(job, record, export) | {
+        **params.model_dump(),
+        "provenance": {**vars(origin), "model_sha256": lineage.hash_file(bundle.folder / "model.onnx")},
+        "profile": profile.write(bundle, job, params.profile_samples),
+        "serving": serving.write(bundle, job.run.name, export),
+        "lock": (job.root / LOCK).read_text("utf-8"),
+    }
+    bundle.text("card.md", card.render(told))
+    bundle.text("annex_iv.md", annex.render(told))
+    bundle.record("evaluation.json", facts.evaluation(told))
     if params.examples:  # the report shows samples too
         bundle.text("report.html", job.source("report", "index.html").read_text("utf-8"))
 
@@ -83,38 +100,57 @@ def run(params: Params, job: Job) -> dict[str, float]:
         accepted = read_table(job.source("validate", "accepted.parquet"))
         verbatim = {*needed, *examples.write(golden, record, export, accepted, job.root)}
         bundle.record("signature.json", examples.described(bundle, golden, record, export))
+        bundle.record(bom.FILE, _bill(told, origin, bundle))
+        bundle.record("provenance.json", provenance.statement(replace(origin, subjects=bundle.hashes())))
         num_files = verify.write_checksums(bundle.folder) + 1
         job.say(f"reading the {num_files} files of the bundle again")
+        bundle.settle()
         verify.verify(bundle.folder, private, job.run.threads, golden.folder, verbatim)
     size = sum(p.stat().st_size for p in bundle.folder.rglob("*") if p.is_file())
     return {"num_files": float(num_files), "bundle_mb": round(size / 1e6, 3)}
 
 
-def _fill(bundle: Bundle, job: Job, record: RunRecord) -> tuple[str, ...]:
+def _fill(bundle: Bundle, job: Job, record: RunRecord, inside: dict[str, Any]) -> tuple[str, ...]:
     """The model, and what predict.py needs to call it; returns the files that the preprocessing rests on."""
     sight = plugins.load("preprocessing", record.task)
     bundle.record("labels.json", record.labels)
     how = sight.shipped(record.preprocessing, record.inputs)
-    bundle.record("preprocessing.json", put_files(bundle.folder, how))
+    bundle.record("preprocessing.json", {**put_files(bundle.folder, how), "inside": inside})
     bundle.copy(job.source("export", "model.onnx"), "model.onnx")
     bundle.copy(Path(__file__).with_name("predict.py"), "predict.py")
+    bundle.copy(Path(__file__).with_name("verify_bundle.py"), "verify.py")
     bundle.copy(Path(str(sight.__file__)), "preprocessing.py")
     packages = ("numpy", *sight.REQUIRES, "onnxruntime")
     bundle.text("requirements.txt", "".join(f"{name}=={metadata.version(name)}\n" for name in packages))
+    for folder, top in (("variants", "ladder.json"), ("companion", "")):
+        _copy_made(bundle, job, folder, top)
     return tuple(sight.FILES)
 
 
-def _provenance(job: Job, record: RunRecord, merged: dict[str, Any]) -> dict[str, Any]:
-    ingest, validate = merged["stages"]["ingest"]["outputs"], merged["stages"]["validate"]["outputs"]
-    weights = job.source("finetune", "runs") / RUN / "weights.safetensors"
-    return {
-        "name": job.run.name,
-        "data": {
-            "manifest_sha256": ingest["artifacts/ingest/manifest.parquet"],
-            "accepted_sha256": validate["artifacts/validate/accepted.parquet"],
-        },
-        "base_weights": record.base_weights,
-        "weights_sha256": lineage.hash_file(weights),
-        "model_sha256": lineage.hash_file(job.source("export", "model.onnx")),
-        **merged,
-    }
+def _copy_made(bundle: Bundle, job: Job, folder: str, top: str) -> None:
+    """What export made beside the model: further variants with the ladder, a companion of the model."""
+    for path in sorted(job.source("export", folder).iterdir()):
+        place = path.name if path.name == top or folder == "companion" else f"{folder}/{path.name}"
+        bundle.copy(path, place)
+
+
+def _bill(told: dict[str, Any], origin: Provenance, bundle: Bundle) -> dict[str, Any]:
+    from components.handoff import bom
+    from components.handoff.private import without
+
+    requirements = (bundle.folder / "requirements.txt").read_text("utf-8").split()
+    whole = bom.build(told, origin, told["provenance"]["model_sha256"], told["lock"], requirements)
+    shown = without(bundle.private, json.dumps(whole, ensure_ascii=False))
+    return bom.numbered(json.loads(shown))  # by what is shown, so that another machine's paths change nothing
+
+
+def _origin(job: Job, record: RunRecord, lineages: Any) -> Provenance:
+    from components.handoff import provenance
+
+    weights = lineage.hash_file(job.source("finetune", "runs") / RUN / "weights.safetensors")
+    own = lineage.hashes(job.root, (d for d in job.declared or () if d.startswith("components/")))
+    code = {*own, *(path for one in lineages.values() for path in one["code"])}
+    where = job.commit_of(provenance.rests_on(code))
+    lock = lineage.hashes(job.root, [LOCK]).get(LOCK)
+    told = provenance.gather(job.run.name, lineages, record.base_weights, weights, where, lock)
+    return replace(told, code=dict(sorted({**own, **told.code}.items())))

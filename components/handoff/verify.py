@@ -10,7 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from components.handoff import provenance
+from components.handoff import schemas, verify_bundle
+from components.handoff.private import holds
 
 SHIPPED = ("preprocessing", "predict")
 """Modules of a bundle; the second one imports the first."""
@@ -37,13 +38,11 @@ def verify(folder: Path, private: dict[str, str], threads: int, golden: Path, ve
         BundleError: with everything that does not hold.
     """
     predict = _shipped(folder)
-    problems: list[str] = predict.check_files(folder)
-    listed = {line.split("  ", 1)[1] for line in (folder / "SHA256SUMS").read_text("utf-8").splitlines()}
+    problems: list[str] = [*verify_bundle.check(folder)[0], *schemas.problems(folder)]
     files = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
-    problems += [f"{name}: it is not in SHA256SUMS" for name in sorted(set(files) - listed - {"SHA256SUMS"})]
     for name in sorted(files.keys() - set(verbatim)):
         content = files[name].read_bytes()
-        problems += [f"{name}: it holds the path {p}" for p in private if provenance.holds(content, p)]
+        problems += [f"{name}: it holds the path {p}" for p in private if holds(content, p)]
     if not problems:
         problems = predict.check_examples(predict.Predictor(folder, threads), golden)
     if problems:

@@ -16,6 +16,7 @@ import upstream
 
 from components.contracts import write_json
 from components.handoff import stage
+from components.handoff.stated import Stated
 from components.job import Job
 
 REPOSITORY = Path(__file__).parents[3]
@@ -28,7 +29,8 @@ def _finish(root: Path, **settings: Any) -> Path:
     (root / ".git/packed-refs").write_text(f"# pack-refs with: peeled\n{'1' * 40} refs/heads/main\n")
     job = Job.at(root, "handoff", stage.NEEDS)
     job.clear()
-    write_json(job.out("metrics.json"), stage.run(stage.Params(licence="", contact="", examples=3), job))
+    params = stage.Params(licence="", contact="", examples=3, profile_samples=40, stated=Stated())
+    write_json(job.out("metrics.json"), stage.run(params, job))
     job.publish()
     return root
 

@@ -4,33 +4,44 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 import shutil
 import socket
 import subprocess
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import signed
 import upstream
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from components.contracts import InputError, Refused, read_json, write_json
-from components.handoff import stage
+from components.contracts import Commit, InputError, Refused, read_json, write_json
+from components.handoff import provenance, schemas, signing, stage
 from components.handoff.verify import BundleError
 from components.job import Job
+from pipelines.verify import verify
 
 FILES = {
-    "SHA256SUMS", "card.md", "example/1.png", "example/2.png", "example/3.png", "example/expected.json",
-    "labels.json", "metrics.json", "model.onnx", "predict.py", "preprocessing.json", "preprocessing.py",
-    "provenance.json", "report.html", "requirements.txt", "signature.json",
+    "SHA256SUMS", "annex_iv.md", "bom.cdx.json", "card.md", "example/1.png", "example/2.png", "example/3.png",
+    "evaluation.json",
+    "example/expected.json", "labels.json", "ladder.json", "metrics.json", "model.onnx", "predict.py",
+    "preprocessing.json", "preprocessing.py", "profile/embeddings.safetensors", "profile/outputs.parquet",
+    "profile/profile.json", "profile/properties.parquet", "provenance.json", "report.html", "requirements.txt",
+    "serving/kserve.yaml", "serving/triton/trial/config.pbtxt", "signature.json", "verify.py",
 }  # fmt: skip
 
 
 def _handoff(root: Path, **params: Any) -> tuple[dict[str, float], Path]:
     job = Job.at(root, "handoff", stage.NEEDS)
     job.clear()
-    metrics = stage.run(stage.Params.model_validate({"licence": "", "contact": "", "examples": 3, **params}), job)
+    given = {"licence": "", "contact": "", "examples": 3, "profile_samples": 40, "stated": {}, **params}
+    metrics = stage.run(stage.Params.model_validate(given), job)
     job.publish()
     return metrics, root / "artifacts/handoff/bundle"
 
@@ -131,14 +142,15 @@ def test_the_signature_is_enough_to_call_the_model(made: tuple[Path, Path, dict[
     session = onnxruntime.InferenceSession(bundle / "model.onnx")
     assert [i["name"] for i in told["inputs"]] == [i.name for i in session.get_inputs()]
     assert [o["name"] for o in told["outputs"]] == [o.name for o in session.get_outputs()]
-    how = pixels.Preprocessing.read(read_json(bundle / "preprocessing.json"))
-    example = told["example"]
-    tensor = pixels.normalise(pixels.load((bundle / example["in"]["file"]).read_bytes(), how)[None], how)
-    low, high = told["inputs"][0]["range"]
-    assert low <= tensor.min() <= tensor.max() <= high
-    assert low == pytest.approx(-how.mean[0] / how.std[0], abs=0.5)
-    np.testing.assert_allclose(tensor[0].mean((1, 2)), example["in"]["mean_by_channel"], atol=1e-4)
-    label, probabilities, _ = session.run(None, {"pixels": tensor})
+    (given,), example = told["inputs"], told["example"]
+    assert (given["name"], given["shape"]) == ("image", ["batch", "height", "width", 3])
+    assert (given["dtype"], given["range"], given["unit"]) == ("uint8", [0, 255], "1 of 255")
+    assert {"batch", "height", "width"} == set(told["free_dimensions"])
+    assert told["preprocessing"]["inside"] == read_json(bundle / "preprocessing.json")["inside"]["inside"] != []
+    image = np.asarray(pixels.to_rgb(pixels.decode((bundle / example["in"]["file"]).read_bytes())[0]))
+    assert list(image.shape) == example["in"]["image"]["shape"]
+    np.testing.assert_allclose(image.mean((0, 1)), example["in"]["image"]["mean_by_channel"], atol=1e-3)
+    label, probabilities, _ = session.run(None, {"image": image[None]})
     assert label[0] == example["out"]["label"]
     np.testing.assert_allclose(probabilities[0], example["out"]["probabilities"], atol=1e-4)
 
@@ -169,7 +181,7 @@ def test_the_card_tells_the_figures_and_leaves_judgement_to_people(
 ) -> None:
     card = (made[1] / "card.md").read_text()
     for told in (
-        "**To be written by a human:** who is meant",
+        "**Human to fill:** who is meant",
         "| accuracy | 0.91 | 0.89 to 0.93 |",
         "not stated by owner",
         "Transfer helped by 0.30.",
@@ -178,7 +190,7 @@ def test_the_card_tells_the_figures_and_leaves_judgement_to_people(
         "No drift seen.",
         "best mean rank \\| within budget",
         "source package, file tiny.pth, sha256 " + "ab" * 32 + ", licence apache-2.0",
-        "| evaluate.accuracy_low at least 0.3 | yes | 0.4 | 0.1 |",
+        "| evaluate.accuracy_low at least 0.3 | yes | 0.4 | 0.3 | 0.1 |",
         "warning, duplicates: 2 copies",
     ):
         assert told in card, told
@@ -203,22 +215,111 @@ def test_provenance_names_data_code_weights_and_lock(
     made: tuple[Path, Path, dict[str, float]], repository: Path
 ) -> None:
     root, bundle, _ = made
-    told = read_json(bundle / "provenance.json")
+    told = provenance.read(bundle)
 
     def digest(path: Path) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest()
 
-    assert "git" not in told  # a committed dvc.lock must be what a fresh run of that commit gives
-    assert told["data"]["manifest_sha256"] == digest(root / "artifacts/ingest/manifest.parquet")
-    assert told["weights_sha256"] == digest(root / "artifacts/finetune/runs/main/weights.safetensors")
-    assert told["model_sha256"] == digest(bundle / "model.onnx")
-    assert told["base_weights"]["sha256"] == "ab" * 32
-    assert told["lock_sha256"] == digest(root / "requirements.lock")
-    assert told["code"]["components/export/stage.py"] == digest(repository / "components/export/stage.py")
-    assert told["params"]["ingest"]["data"] == "outside/data"
-    assert set(told["stages"]) == set(upstream.HANDOFF_UPSTREAM)
-    assert told["environment"]["packages"]["onnxruntime"]
-    assert told["environments_that_differ"] == {}
+    assert told.name == "trial"
+    assert (told.commit, told.clean) == (None, None)
+    assert told.commit_note == "this run was not told where its history is"
+    assert told.data["manifest_sha256"] == digest(root / "artifacts/ingest/manifest.parquet")
+    assert told.weights_sha256 == digest(root / "artifacts/finetune/runs/main/weights.safetensors")
+    assert told.model_sha256 == digest(bundle / "model.onnx")
+    assert set(told.subjects) == set(_digests(bundle)) - {"provenance.json", "SHA256SUMS"}
+    assert told.base_weights["sha256"] == "ab" * 32
+    assert told.lock_sha256 == digest(root / "requirements.lock")
+    assert told.code["components/export/stage.py"] == digest(repository / "components/export/stage.py")
+    assert told.params["ingest"]["data"] == "outside/data"
+    assert set(told.stages) == set(upstream.HANDOFF_UPSTREAM)
+    assert told.environment["packages"]["onnxruntime"]
+    assert told.environments_that_differ == {}
+
+
+def test_the_commit_is_what_the_job_was_told(own: Path) -> None:
+    asked: list[str] = []
+
+    def commit_of(files: Iterable[str]) -> Commit:
+        asked.extend(files)
+        return Commit("c" * 40, False, ("params.yaml",))
+
+    job = replace(Job.at(own, "handoff", stage.NEEDS), commit_of=commit_of)
+    job.clear()
+    given = {"licence": "", "contact": "", "examples": 0, "profile_samples": 0, "stated": {}}
+    stage.run(stage.Params.model_validate(given), job)
+    told = provenance.read(job.building / "bundle")
+    assert (told.commit, told.clean, told.differing) == ("c" * 40, False, ("params.yaml",))
+    assert {"dvc.yaml", "params.yaml", "requirements.lock", "components/export/stage.py"} <= set(asked)
+    assert "dvc.lock" not in asked, "a committed dvc.lock must change nothing"
+
+
+def test_the_bill_of_materials_names_what_is_there(made: tuple[Path, Path, dict[str, float]]) -> None:
+    bundle = made[1]
+    assert schemas.problems(bundle) == []
+    told = {one["bom-ref"]: one for one in read_json(bundle / "bom.cdx.json")["components"]}
+    assert told["model"]["hashes"][0]["content"] == _digests(bundle)["model.onnx"]
+    needed = dict(line.split("==") for line in (bundle / "requirements.txt").read_text().splitlines())
+    assert {n: told[f"pypi/{n}"]["version"] for n in needed} == needed
+    assert all(told[f"pypi/{name}"]["scope"] == "required" for name in needed)
+    assert told["pypi/torch"]["scope"] == "excluded"
+
+
+def test_modes_do_not_depend_on_the_umask(own: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        _, bundle = _handoff(own)
+    finally:
+        os.umask(before)
+    assert {p.stat().st_mode & 0o777 for p in bundle.rglob("*") if p.is_file()} == {0o644}
+    assert {p.stat().st_mode & 0o777 for p in (bundle, *bundle.rglob("*")) if p.is_dir()} == {0o755}
+
+
+def test_a_release_of_it_verifies_as_folder_and_as_tar(
+    made: tuple[Path, Path, dict[str, float]], tmp_path: Path
+) -> None:
+    key = signed.private_key()
+    (tmp_path / "public.pem").write_bytes(
+        key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    )
+    signing.seal(made[1], tmp_path / "trial-1.0.0", key, "trial", "1.0.0")
+    signing.write_tar(tmp_path / "trial-1.0.0", "trial-1.0.0", tmp_path / "trial-1.0.0.tar")
+    for place in (tmp_path / "trial-1.0.0", tmp_path / "trial-1.0.0.tar"):
+        told = verify(place, tmp_path / "public.pem", completeness=True)
+        assert "CycloneDX 1.6 and 1.7 (strict)" in "\n".join(told)
+        assert any(line.startswith("completeness ") for line in told)
+    assert verify(made[1], unsigned=True)[0].endswith("not signed")
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "told"),
+    [
+        (
+            "bom.cdx.json",
+            lambda t: t.replace('"specVersion": "1.6"', '"specVersion": "1.6", "x": 1'),
+            "not CycloneDX 1.6",
+        ),
+        ("bom.cdx.json", lambda t: "[]", "not a JSON object"),
+        ("provenance.json", lambda t: t.replace("in-toto.io", "example.org"), "it must be an in-toto statement"),
+        (
+            "signature.json",
+            lambda t: t.replace('"name": "probabilities"', '"name": "scores"'),
+            "its outputs are not those",
+        ),
+        ("signature.json", lambda t: '{"inputs": {}}', "its inputs are not those"),
+        ("card.md", lambda t: t + "more", "card.md, of which it tells, is another file here"),
+        ("model.onnx", lambda t: "not a model", "model.onnx"),
+    ],
+)
+def test_what_is_not_as_its_schema_says_is_told(
+    name: str, spoil: Callable[[str], str], told: str, made: tuple[Path, Path, dict[str, float]], tmp_path: Path
+) -> None:
+    bundle = Path(shutil.copytree(made[1], tmp_path / "bundle"))
+    path = bundle / name
+    path.write_text(spoil(path.read_text("utf-8", "replace")))
+    signed.sum_up(bundle)
+    with pytest.raises(Refused, match=re.escape(told)) as refused:
+        verify(bundle, unsigned=True)
+    assert "Traceback" not in str(refused.value)
 
 
 def test_folders_of_different_runs_are_refused(own: Path) -> None:
@@ -272,28 +373,28 @@ def test_verification_sees_stray_files_and_private_paths(
     bundle = shutil.copytree(made[1], tmp_path / "bundle")
     verify.verify(bundle, {}, 2, bundle)
     (bundle / "note.txt").write_text("see /home/someone/secret")
-    with pytest.raises(BundleError, match=r"note\.txt: it is not in SHA256SUMS\n.*holds the path /home/someone"):
+    with pytest.raises(BundleError, match=r"(?s)note\.txt: not in SHA256SUMS\n.*holds the path /home/someone"):
         verify.verify(bundle, {"/home/someone": "~"}, 2, bundle)
     assert not list(bundle.rglob("__pycache__"))
 
 
 def test_labels_are_escaped_in_the_card() -> None:
-    from components.handoff.card import _shown
+    from components.handoff.card import shown
 
-    assert _shown("a|b\n<script>") == "a\\|b &lt;script>"
-    assert json.loads(json.dumps(_shown(float("nan")))) == "not measured"
+    assert shown("a|b\n<script>") == "a\\|b &lt;script>"
+    assert json.loads(json.dumps(shown(float("nan")))) == "not measured"
 
 
 def test_private_paths_are_replaced_whole_and_nothing_that_only_looks_like_one() -> None:
-    from components.handoff import provenance
+    from components.handoff.private import holds, without
 
     private = {"/home/ann": "~", "/srv/cats": "outside/cats"}
     text = 'x/home/ann/1.png /home/ann/x.png "/home/ann" /srv/cats/1.png /srv/cats.csv /home/annex/1.png file:///home/ann/y'
-    told = provenance.without(private, text)
+    told = without(private, text)
     expected = 'x/home/ann/1.png ~/x.png "~" outside/cats/1.png /srv/cats.csv /home/annex/1.png file://~/y'
     assert told == expected
-    assert provenance.holds(b"at /home/ann.", "/home/ann")
-    assert not provenance.holds(told.encode(), "/home/ann")
+    assert holds(b"at /home/ann.", "/home/ann")
+    assert not holds(told.encode(), "/home/ann")
 
 
 def test_ids_that_are_absolute_paths_do_not_stop_the_bundle(own: Path, repository: Path) -> None:

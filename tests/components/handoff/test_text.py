@@ -28,9 +28,12 @@ from components.model import Feed, load_run
 
 Predict = Callable[..., Any]
 FILES = {
-    "SHA256SUMS", "card.md", "example/1.txt", "example/2.txt", "example/3.txt", "example/expected.json", "labels.json",
-    "metrics.json", "model.onnx", "predict.py", "preprocessing.json", "preprocessing.py", "provenance.json",
-    "report.html", "requirements.txt", "signature.json", "tokenizer.json",
+    "SHA256SUMS", "annex_iv.md", "bom.cdx.json", "card.md", "example/1.txt", "example/2.txt", "example/3.txt",
+    "evaluation.json",
+    "example/expected.json", "labels.json", "ladder.json", "metrics.json", "model.onnx", "predict.py",
+    "preprocessing.json", "preprocessing.py", "profile/embeddings.safetensors", "profile/outputs.parquet",
+    "profile/profile.json", "profile/properties.parquet", "provenance.json", "report.html", "requirements.txt",
+    "serving/kserve.yaml", "serving/triton/trial/config.pbtxt", "signature.json", "tokenizer.json", "verify.py",
 }  # fmt: skip
 READ_IDS = """
 import json, sys
@@ -58,7 +61,8 @@ def bundle(finished_texts: Path, tmp_path: Path) -> Path:
 def _handoff(root: Path, **params: Any) -> Path:
     job = Job.at(root, "handoff", stage.NEEDS)
     job.clear()
-    metrics = stage.run(stage.Params.model_validate({"licence": "", "contact": "", "examples": 3, **params}), job)
+    given = {"licence": "", "contact": "", "examples": 3, "profile_samples": 40, "stated": {}, **params}
+    metrics = stage.run(stage.Params.model_validate(given), job)
     job.publish()
     files = [p for p in (root / "artifacts/handoff/bundle").rglob("*") if p.is_file()]
     assert metrics["num_files"] == len(files)
@@ -155,6 +159,7 @@ def test_the_bundle_holds_what_a_text_run_needs_and_no_more(finished_texts: Path
     assert _names(bundle) == FILES
     spec = read_json(bundle / "preprocessing.json")
     digest = hashlib.sha256((bundle / "tokenizer.json").read_bytes()).hexdigest()
+    assert spec.pop("inside")["why"]
     assert spec == {
         "files": {"tokenizer.json": digest}, "inputs": ["input_ids", "attention_mask"], "max_tokens": 32, "pad_id": 0,
         "reads": ["text"], "unknown_id": 1,
