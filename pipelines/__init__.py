@@ -3,5 +3,6 @@
 A person or CI calls `make run`, `dvc repro` or `python -m pipelines` (``__main__``, parsing only).
 ``flows`` holds the Prefect flows; it walks ``dag`` and runs each stage through ``dvc_cli``, the one door to DVC.
 DVC runs `python -m pipelines.stage NAME` (``stage``), the one command of every stage.
+``diff``, ``audit`` and ``predict`` read bundles, which ``bundles`` opens and ``versions`` finds in git and DVC's cache.
 ``new`` makes a project around data, ``summary`` tells in ten lines what a run came to.
 """

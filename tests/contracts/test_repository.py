@@ -62,7 +62,8 @@ def test_a_stage_writes_only_below_its_own_folder_and_runs_the_one_command(stage
     assert stage.metrics == (f"artifacts/{stage.name}/metrics.json",)
     assert set(stage.params) == {stage.name, "run"}
     assert f"artifacts/{stage.name}/lineage.json" in stage.outs
-    assert "requirements.lock" in stage.deps
+    assert ("requirements.lock" in stage.deps) == (stage.name == "handoff"), "the rest name the libraries they import"
+    assert stage.libraries
 
 
 PLACEHOLDER = re.compile(r"\b(EVIDENCE|MINUTES|TODO|FIXME|XXX)")

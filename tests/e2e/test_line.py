@@ -43,7 +43,7 @@ def small(values: Any) -> None:
         {"metric": "evaluate.accuracy", "at_least": 0.0},
         {"metric": "drift.share_of_columns", "at_most": 1.0},
     ]
-    values["export"]["max_difference"] = 1e-4
+    values["export"] |= {"variant": "fp32", "rungs": []}  # what a measured time decides may differ between two runs
 
 
 @pytest.fixture(scope="module")

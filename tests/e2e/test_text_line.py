@@ -56,6 +56,7 @@ def small(values: Any, vectors: dict[str, Any]) -> None:
         {"metric": "bias.worst_group_accuracy", "at_least": 0.0},
         {"metric": "drift.num_columns", "at_least": 3},
     ]
+    values["export"] |= {"variant": "fp32", "rungs": []}  # what a measured time decides may differ between two runs
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,282 @@
+"""What differs between two bundles, and whether it matters: figures with intervals, graph, size, data, code, params,
+libraries, weights. Reads files alone; nothing of a bundle is run but its graph, where it is to be measured."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from components import model_files
+from components.contracts import InputError, read_json
+from components.handoff import provenance
+from components.lineage import hash_file
+from pipelines import bundles
+from pipelines.comparison import flat
+
+LOWER_IS_BETTER = ("log_loss", "ece", "share_of_columns", "embeddings_drifted", "size_mb", "flips")
+SHOWN = ("accuracy", "balanced_accuracy", "precision_macro", "recall_macro", "f1_macro", "log_loss", "ece")
+MODEL = "model.onnx"
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two bundles."""
+
+    folder: Path
+    title: str
+
+    @cached_property
+    def origin(self) -> provenance.Provenance:
+        """Its provenance.
+
+        Raises:
+            InputError: it has none that can be read.
+        """
+        try:
+            return provenance.read(self.folder)
+        except provenance.ProvenanceError as error:
+            told = str(error).rpartition(": ")[2]
+            raise InputError(f"{self.title}: its provenance.json cannot be used: {told}") from None
+
+    def json(self, name: str) -> Any:
+        """The value of one of its files; {} where it has none.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        try:
+            return read_json(self.folder / name) if (self.folder / name).is_file() else {}
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.folder / name} cannot be read: {error}") from None
+
+    @cached_property
+    def evaluation(self) -> dict[str, Any]:
+        """evaluation.json."""
+        return dict(self.json("evaluation.json"))
+
+    @cached_property
+    def files(self) -> dict[str, str]:
+        """File -> sha256."""
+        inside = sorted(p for p in self.folder.rglob("*") if p.is_file())
+        return {p.relative_to(self.folder).as_posix(): hash_file(p) for p in inside}
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum((self.folder / name).stat().st_size for name in self.files)
+
+
+def compare(a: Side, b: Side) -> dict[str, Any]:
+    """Everything, as JSON has it. Differences are b minus a.
+
+    Raises:
+        InputError: one of them is no bundle.
+    """
+    return {
+        "a": _named(a),
+        "b": _named(b),
+        "same_model": a.files.get(MODEL) == b.files.get(MODEL),
+        "files": changes(a.files, b.files),
+        "metrics": _metrics(a, b),
+        "slices": _slices(a, b),
+        "graph": {"a": graph(a), "b": graph(b), "ops": _ops(a, b)},
+        "size": {"model_bytes": [_bytes(a), _bytes(b)], "bundle_bytes": [a.size, b.size]},
+        "data": _data(a, b),
+        "code": {**changes(a.origin.code, b.origin.code), "commit": [a.origin.commit, b.origin.commit]},
+        "params": changes(flat("", a.origin.params), flat("", b.origin.params)),
+        "libraries": changes(_packages(a), _packages(b)),
+        "environment": changes(_environment(a), _environment(b)),
+        "weights": {
+            "base": changes(flat("", a.origin.base_weights), flat("", b.origin.base_weights)),
+            "trained": [a.origin.weights_sha256, b.origin.weights_sha256],
+        },
+    }
+
+
+def changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys that one of them lacks, and those with another value: {key: [a, b]}."""
+    both = sorted(a.keys() & b.keys())
+    return {
+        "only_a": sorted(a.keys() - b.keys()),
+        "only_b": sorted(b.keys() - a.keys()),
+        "differ": {key: [a[key], b[key]] for key in both if a[key] != b[key]},
+    }
+
+
+def difference(metric: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
+    """b minus a with an interval from those of both (MOVER: Zou and Donner, Statistics in Medicine 27, 2008).
+
+    It takes the two as independent. On the same test samples it is too wide, so evidence it finds is evidence.
+    """
+    told = {"metric": metric, "a": _told(a), "b": _told(b), "difference": None, "low": None, "high": None}
+    values = [one.get(key) for one in (a, b) for key in ("value", "low", "high")]
+    if a.get("value") is None or b.get("value") is None:
+        return {**told, "verdict": "not measured on both sides"}
+    told["difference"] = gap = b["value"] - a["value"]
+    if any(value is None for value in values):
+        return {**told, "verdict": "equal" if gap == 0 else "no interval"}
+    low = gap - math.hypot(b["value"] - b["low"], a["high"] - a["value"])
+    high = gap + math.hypot(b["high"] - b["value"], a["value"] - a["low"])
+    worse, better = ("better", "worse") if lower_is_better(metric) else ("worse", "better")
+    verdict = better if low > 0 else worse if high < 0 else "equal" if gap == 0 else "no evidence"
+    return {**told, "low": low, "high": high, "verdict": verdict}
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether a smaller value of a metric is the better one."""
+    name = metric.rpartition(".")[2]
+    return name in LOWER_IS_BETTER or name.endswith("_gap")
+
+
+def _told(one: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: one.get(key) for key in ("value", "low", "high")}
+
+
+def _named(side: Side) -> dict[str, Any]:
+    origin = side.origin
+    return {
+        "title": side.title, "name": origin.name, "commit": origin.commit, "clean": origin.clean,
+        "model_sha256": side.files.get(MODEL),
+    }  # fmt: skip
+
+
+def _metrics(a: Side, b: Side) -> list[dict[str, Any]]:
+    """Quality with intervals, then every other metric that differs."""
+    qualities = [side.evaluation.get("quality", {}) for side in (a, b)]
+    names = [n for n in SHOWN if any(n in one for one in qualities)]
+    names += sorted({n for one in qualities for n in one} - set(names))
+    found = [difference(f"evaluate.{n}", *(one.get(n) or {} for one in qualities)) for n in names]
+    plain = [_flat_metrics(side) for side in (a, b)]
+    told = {f"evaluate.{n}{end}" for n in names for end in ("", "_low", "_high")}
+    for name in sorted((plain[0].keys() | plain[1].keys()) - told):
+        if name.endswith(("_low", "_high")) or plain[0].get(name) == plain[1].get(name):
+            continue
+        found.append(difference(name, *(_with_limits(one, name) for one in plain)))
+    return found
+
+
+def _flat_metrics(side: Side) -> dict[str, float]:
+    return {f"{stage}.{k}": v for stage, values in side.json("metrics.json").items() for k, v in values.items()}
+
+
+def _with_limits(metrics: Mapping[str, float], name: str) -> dict[str, Any]:
+    ends = {"value": "", "low": "_low", "high": "_high"}
+    return {key: metrics.get(name + end) for key, end in ends.items()}
+
+
+def _slices(a: Side, b: Side) -> dict[str, Any]:
+    found = []
+    for side in (a, b):
+        groups = (side.evaluation.get("groups") or {}).get("groups") or ()
+        found.append({(g["grouping"], str(g["group"])): g for g in groups})
+    rows = []
+    for key in (k for k in found[0] if k in found[1]):
+        before, after = (one[key] for one in found)
+        for measure in (m for m in before["measures"] if m in after["measures"]):
+            told = difference(measure, before["measures"][measure] or {}, after["measures"][measure] or {})
+            told |= {"grouping": key[0], "group": key[1], "num": [before["num"], after["num"]]}
+            rows.append({**told, "small": bool(before["small"] or after["small"])})
+    only = [[": ".join(key) for key in one if key not in other] for one, other in (found, found[::-1])]
+    return {"rows": rows, "only_a": only[0], "only_b": only[1]}
+
+
+def graph(side: Side) -> dict[str, Any]:
+    """Of model.onnx: opset, operators, kinds of weights, inputs and outputs, and which variant it is.
+
+    Raises:
+        InputError: it is no ONNX model, or one that is not read (UnsafeFile).
+    """
+    import onnx
+
+    model_files.check(side.folder / MODEL, model_files.MODEL, key="bundle")
+    try:
+        model = onnx.load(str(side.folder / MODEL), load_external_data=False)
+    except Exception as error:  # protobuf's and the file system's own errors
+        raise InputError(f"{side.folder / MODEL} is not an ONNX model: {error}") from None
+    kinds = Counter(onnx.TensorProto.DataType.Name(w.data_type).lower() for w in model.graph.initializer)
+    ladder = side.json("ladder.json")
+    return {
+        "opsets": {one.domain or "ai.onnx": one.version for one in model.opset_import},
+        "ops": dict(sorted(Counter(node.op_type for node in model.graph.node).items())),
+        "weights": dict(sorted(kinds.items())),
+        "inputs": [_node(one) for one in model.graph.input],
+        "outputs": [_node(one) for one in model.graph.output],
+        "variant": ladder.get("variant") if isinstance(ladder, dict) else None,
+    }
+
+
+def _node(one: Any) -> dict[str, Any]:
+    import onnx
+
+    tensor = one.type.tensor_type
+    shape = [d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in tensor.shape.dim]
+    return {"name": one.name, "dtype": onnx.TensorProto.DataType.Name(tensor.elem_type).lower(), "shape": shape}
+
+
+def _ops(a: Side, b: Side) -> dict[str, list[int]]:
+    counts = [graph(side)["ops"] for side in (a, b)]
+    names = sorted(counts[0].keys() | counts[1].keys())
+    return {n: [c.get(n, 0) for c in counts] for n in names if counts[0].get(n, 0) != counts[1].get(n, 0)}
+
+
+def _bytes(side: Side) -> int:
+    return (side.folder / MODEL).stat().st_size
+
+
+def _data(a: Side, b: Side) -> dict[str, Any]:
+    told = [flat("", side.evaluation.get("data") or {}) for side in (a, b)]
+    hashes = changes(a.origin.data, b.origin.data)["differ"]
+    same = {"manifest_sha256": "same_samples", "accepted_sha256": "same_splits"}
+    return {**{name: key not in hashes for key, name in same.items()}, **changes(*told)}
+
+
+def _packages(side: Side) -> dict[str, str]:
+    return dict(side.origin.environment.get("packages") or {})
+
+
+def _environment(side: Side) -> dict[str, Any]:
+    return flat("", {k: v for k, v in side.origin.environment.items() if k != "packages"})
+
+
+def as_plain(told: dict[str, Any]) -> dict[str, Any]:
+    """Without what JSON has no word for."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {str(k): plain(v) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(v) for v in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return dict(plain(told))
+
+
+def diff(root: Path, a: str, b: str, as_json: bool = False, measure: bool = False) -> int:
+    """Print what differs; 0.
+
+    Raises:
+        InputError: one of them is no bundle.
+    """
+    with bundles.opened(root, a) as first, bundles.opened(root, b) as second:
+        sides = Side(first, a), Side(second, b)
+        told = compare(*sides)
+        if measure:
+            from pipelines import latency
+
+            threads = int((sides[0].origin.params.get("run") or {}).get("threads") or 1)
+            told["latency"] = latency.measure(first, second, threads)
+    if as_json:
+        print(json.dumps(as_plain(told), indent=1, ensure_ascii=False))
+        return 0
+    from rich.console import Console
+
+    from pipelines.diff_tables import show
+
+    show(told, Console(soft_wrap=False))
+    return 0

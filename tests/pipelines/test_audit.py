@@ -1,0 +1,237 @@
+"""`python -m pipelines audit`: data, code, weights; which models used a file; why blessed; what changed; set aside."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import made_by_hand
+import pytest
+from made_by_hand import Project, digest
+
+from components.contracts import InputError
+from pipelines import versions
+from pipelines.__main__ import main
+from pipelines.audit import audit
+
+SECONDS = 2.0
+"""Each answer over 1,000 models, of which the caller's machine may take twice as long when busy."""
+
+
+@pytest.fixture(scope="session")
+def _project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Three models in history: the first two of the same data, the third without sample b; the last one at hand."""
+    folder = tmp_path_factory.mktemp("audited")
+    made = Project(folder / "project")
+    told = made_by_hand._told()
+    first = made_by_hand.bundle(folder / "first", weight=1)
+    samples = {"a": "A", "b": "B", "unlabelled": "U"}
+    made.commit(made.run(first, samples, {"q": "truncated", "r": "truncated"}), "tiny@v1.0.0")
+    changed = {**told["params"], "finetune": {"batch_size": 64}}
+    made.commit(made.run(made_by_hand.bundle(folder / "second", weight=2, params=changed), samples))
+    third = made_by_hand.bundle(folder / "third", weight=3, params=changed, base_weights={"source": "random"})
+    made.commit(made.run(third, {"a": "A", "c": "C"}), "tiny@v2.0.0")
+    shutil.copytree(third, made.root / "artifacts/handoff/bundle")
+    shutil.copytree(first, made.root / "releases/tiny-1.0.0")
+    return made
+
+
+@pytest.fixture
+def project(_project: Project, tmp_path: Path) -> Project:
+    """A copy that a test may change."""
+    return Project(Path(shutil.copytree(_project.root, tmp_path / "project")))
+
+
+def _asked(project: Project, capsys: pytest.CaptureFixture[str], **words: Any) -> dict[str, Any]:
+    given = {"bundle": None, "file": None, "weights": None, **words}
+    assert audit(project.root, as_json=True, **given) == 0
+    told: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return told
+
+
+def _answers(told: dict[str, Any]) -> list[str]:
+    return [one["answer"] for one in told["versions"]]
+
+
+def test_models_are_found_in_history_at_hand_and_released(project: Project) -> None:
+    known = versions.gather(project.root)
+    assert len(known.found) == 3
+    newest, middle, oldest = known.found
+    assert newest.root == project.root
+    assert newest.names == ("tiny@v2.0.0",)
+    assert oldest.names == ("tiny@v1.0.0", "releases/tiny-1.0.0")
+    assert middle.names == ()
+    assert known.before(newest) is middle
+    assert known.before(middle) is oldest
+    assert known.before(oldest) is None
+
+
+def test_which_models_used_a_file(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    place = project.root / "sample.png"
+    for content, expected in (
+        ("A", ["yes"] * 3),
+        ("B", ["no", "yes", "yes"]),
+        ("C", ["yes", "no", "no"]),
+        ("Z", ["no"] * 3),
+    ):
+        place.write_text(content)
+        told = _asked(project, capsys, file="sample.png")
+        assert _answers(told) == expected, content
+    place.write_text("B")
+    told = _asked(project, capsys, file="sample.png")
+    assert told["versions"][1]["as"] == [f"sample used in the split train: b, label cat (sha256 {digest('B')[:12]})"]
+
+
+def test_a_sample_that_was_read_and_not_used_is_told_apart(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = _asked(project, capsys, file=digest("U"))  # by its hash: the file is gone
+    assert _answers(told) == ["no", "yes", "yes"]
+    assert told["versions"][1]["as"][0].startswith("sample read, not used: unlabelled")
+
+
+def test_a_text_is_found_by_what_ingest_makes_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    project = Project(tmp_path / "project")
+    project.commit(project.run(made_by_hand.bundle(tmp_path / "one"), {"1": "a mail\nof two lines"}))
+    (project.root / "mail.txt").write_bytes(b"\xef\xbb\xbfa mail\r\nof two lines  \n")
+    assert _answers(_asked(project, capsys, file="mail.txt")) == ["yes"]
+
+
+def test_a_folder_of_data_and_code_are_found_as_inputs(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    told = _asked(project, capsys, file=digest("the folder"))
+    assert told["versions"][0]["as"] == ["input of ingest: data"]
+    assert _asked(project, capsys, file=digest("job"))["versions"][2]["as"] == ["code: components/job.py"]
+
+
+def test_which_models_rest_on_weights(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    told = _asked(project, capsys, weights="ab" * 8)
+    assert _answers(told) == ["no", "yes", "yes"]
+    assert told["versions"][2]["as"] == ["base weights"]
+    told = _asked(project, capsys, weights=digest("trained 3"))
+    assert _answers(told) == ["yes", "no", "no"]
+    assert told["versions"][0]["as"] == ["trained weights"]
+
+
+def test_what_the_cache_lost_is_not_called_a_no(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    middle = versions.gather(project.root).found[1]
+    for path in ("artifacts/validate/accepted.parquet", "artifacts/ingest/manifest.parquet"):
+        middle.object(middle.outs[path]).unlink()
+    told = _asked(project, capsys, file=digest("B"))
+    assert _answers(told) == ["no", "not known", "not known"]  # the oldest has the same manifest
+    assert told["versions"][1]["not_held"] == list(middle.outs)[1::-1] or told["versions"][1]["not_held"]
+    assert audit(project.root, None, digest("B"), None, as_json=False) == 0
+    assert "it cannot be told" in capsys.readouterr().out
+
+
+def test_which_data_code_and_weights_made_a_model(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    told = _asked(project, capsys)
+    assert told["model"]["title"].startswith("tiny@v2.0.0, at hand, ")
+    made = told["made_from"]
+    assert made["data"]["manifest_sha256"] == digest("manifest")
+    assert made["data"]["num_used"] == 100
+    assert (made["code"]["commit"], made["code"]["clean"], made["code"]["num_files"]) == ("1" * 40, True, 2)
+    assert made["base_weights"] == {"source": "random"}
+    assert made["lock_sha256"] == digest("lock")
+
+
+def test_why_it_was_blessed(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    told = _asked(project, capsys)["blessed"]
+    assert [one["stage"] for one in told] == ["validate", "gate"]
+    rule = told[1]["rules"][0]
+    assert (rule["value"], rule["limit"], rule["margin"], rule["passed"]) == (0.88, 0.8, 0.08, True)
+
+
+def test_what_changed_since_the_one_before(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    since = _asked(project, capsys, bundle="tiny@v2.0.0")["since"]
+    assert since["difference"]["weights"]["base"]["only_a"]
+    assert not since["difference"]["params"]["differ"]
+    assert _asked(project, capsys, bundle="tiny@v1.0.0")["since"]["previous"] is None
+    middle = versions.gather(project.root).found[1].commit
+    since = _asked(project, capsys, bundle=middle)["since"]
+    assert since["previous"].startswith("tiny@v1.0.0, releases/tiny-1.0.0")
+    assert since["difference"]["params"]["differ"] == {"finetune.batch_size": [32, 64]}
+
+
+def test_what_was_set_aside_and_why(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    aside = _asked(project, capsys, bundle="releases/tiny-1.0.0")["set_aside"]
+    assert (aside["num"], aside["reasons"]) == (2, {"truncated": 2})
+    assert [row["id"] for row in aside["rows"]] == ["q", "r"]
+    assert aside["findings"][0]["check"] == "duplicates"
+
+
+def test_a_strangers_bundle_speaks_for_itself(
+    project: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = made_by_hand.bundle(tmp_path / "other", weight=9)
+    told = _asked(project, capsys, bundle=str(other))
+    assert not told["model"]["known_here"]
+    assert told["blessed"][1]["rules"]
+    assert told["set_aside"]["rows"] == []
+    assert "is not here" in told["set_aside"]["note"]
+    assert audit(project.root, str(other), None, None, as_json=False) == 0
+    assert "know no such model" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_model_at_hand_that_no_commit_holds_is_told(project: Project, tmp_path: Path) -> None:
+    shutil.rmtree(project.root / "artifacts/handoff/bundle")
+    shutil.copytree(made_by_hand.bundle(tmp_path / "new", weight=7), project.root / "artifacts/handoff/bundle")
+    known = versions.gather(project.root)
+    assert len(known.found) == 4
+    assert (known.found[0].title, known.found[0].commit) == ("at hand", "")
+
+
+def test_people_get_all_five_answers(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    assert audit(project.root, None, None, None, as_json=False) == 0
+    told = capsys.readouterr().out
+    for question in ("made it?", "Why was it blessed?", "What changed since the one before?", "What was set aside?"):
+        assert question in told
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--file", "nowhere.png"], ["--weights", "xyz"], ["--weights", "ab"], ["nobody"], ["--file", "ab12"]],
+)
+def test_a_mistake_is_told_without_a_traceback(
+    words: list[str], project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project.root)
+    assert main(["audit", *words]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_project_without_models_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has made no model yet"):
+        audit(Project(tmp_path / "empty").root, None, None, None, as_json=True)
+
+
+def test_the_lock_is_read_as_yaml_reads_it(project: Project) -> None:
+    from ruamel.yaml import YAML
+
+    text = (project.root / "dvc.lock").read_text()
+    stages = YAML(typ="safe").load(text)["stages"]
+    assert versions.outs_of(text) == {o["path"]: o["md5"] for s in stages.values() for o in s["outs"]}
+
+
+@pytest.mark.slow
+def test_a_thousand_models_are_answered_in_seconds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ten manifests of 2,000 samples, 1,000 bundles."""
+    project = Project(tmp_path / "project")
+    tables = [project.tables({f"{k}-{i}": f"{k}/{i}" for i in range(2000)}) for k in range(10)]
+    locks = []
+    for number in range(1000):
+        made = made_by_hand.bundle(tmp_path / "made", weight=number)
+        locks.append({**tables[number // 100], **project.bundled(made)})
+        shutil.rmtree(made)
+    project.commits(locks)
+    for words in ({"file": digest("3/7")}, {"weights": "ab" * 32}, {"bundle": "main"}):
+        start = time.perf_counter()
+        told = _asked(project, capsys, **words)
+        took = time.perf_counter() - start
+        with capsys.disabled():
+            print(f"\n{words}: {took:.2f} s")
+        assert took <= 2 * SECONDS
+        if "file" in words:
+            assert _answers(told).count("yes") == 100
