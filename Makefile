@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run flow test test-all benchmarks check format lock clean example
+.PHONY: help setup run flow test test-all benchmarks matrix check format lock clean example
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -46,6 +46,9 @@ test-all: setup  ## these and the slow ones
 
 benchmarks: setup ## measure what is promised to be fast; each prints a table
 	@for one in tests/benchmarks/*.py; do echo "$$one"; python $$one || exit 1; done
+
+matrix: setup    ## make a model ten times in ten surroundings, for images and for texts: the same bytes? (half an hour)
+	@python tests/reproducibility/matrix.py
 
 check: setup     ## format, lint, types, import contracts
 	@ruff format --check . && ruff check . && mypy && lint-imports

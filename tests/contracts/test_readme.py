@@ -46,7 +46,7 @@ def test_commands_exist() -> None:
         [sys.executable, "-m", "pipelines", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     for command in set(re.findall(r"`python -m pipelines ([a-z]+)", TEXT)):
-        assert re.search(rf"^ +{command} ", shown, re.M), command
+        assert re.search(rf"^ +{command}\b", shown, re.M), command
 
 
 def test_every_make_target_is_told_by_help() -> None:

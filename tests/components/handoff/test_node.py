@@ -1,6 +1,6 @@
 """The same labels and probabilities by another implementation: onnxruntime-node, with samples read in JavaScript.
 
-The networks are tiny and the samples real; for a finished bundle see tests/benchmarks/second_implementation.py.
+The networks are tiny and the samples real; for a finished bundle see tests/node/second_implementation.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A finished bundle by another implementation: onnxruntime-node against the bundle's own predict.py.
 
-    python tests/benchmarks/second_implementation.py BUNDLE SAMPLES... [--number 100]
+    python tests/node/second_implementation.py BUNDLE SAMPLES... [--number 100]
 
 SAMPLES are image or text files, folders of them, or a project's artifacts/validate/accepted.parquet, of which the test
 split is taken (from the project's folder). The first `number` are run. JavaScript reads PNG files and texts by itself,
