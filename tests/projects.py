@@ -13,6 +13,8 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
+ONE_TIME = "2026-01-01T00:00:00Z"
+"""Of every commit, so that two projects with the same files are at the same commit."""
 
 
 def sh(project: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -20,6 +22,7 @@ def sh(project: Path, *command: str, check: bool = True) -> subprocess.Completed
         k: v for k, v in os.environ.items() if not k.startswith(("ATEN_", "ONEDNN_", "MKL_", "OMP_", "OPENBLAS_"))
     }
     environment |= {"PATH": f"{BIN}:{os.environ['PATH']}", "PREFECT_HOME": str(project.parent / "prefect")}
+    environment |= dict.fromkeys(("GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE"), ONE_TIME)
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
     assert not check or done.returncode == 0, f"{command} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
