@@ -92,6 +92,17 @@ class Rule:
     margin: float | None
     """How far on the right side of the limit (negative: on the wrong one), in the metric's unit."""
     why: str = ""
+    metric: str = ""
+    """<stage>.<metric>; empty: the rule is about no metric."""
+    side: str = ""
+    """at_least or at_most, of a rule about a metric."""
+
+
+def margin(value: float, side: str, limit: float) -> tuple[float, str]:
+    """How far a value is on the right side of its limit, and that in words; on the limit it is 0, which passes."""
+    far = value - limit if side == "at_least" else limit - value
+    words = {"at_least": ("at least", "below"), "at_most": ("at most", "above")}[side]
+    return far, f"{value:.4g} is {words[far < 0]} {limit:.4g}, by {abs(far):.4g}"
 
 
 @dataclass(frozen=True)

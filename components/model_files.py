@@ -121,7 +121,7 @@ def _json(path: Path, content: bytes) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
             names = [name for name, _ in pairs]
-            raise UnsafeFile(path, "duplicate_key", next(n for n in names if names.count(n) > 1)[:80])
+            raise UnsafeFile(path, "duplicate_key", ascii(next(n for n in names if names.count(n) > 1))[:80])
         return found
 
     try:
@@ -145,7 +145,7 @@ def _span(path: Path, name: str, told: Any) -> tuple[int, int]:
         raise UnsafeFile(path, "header_not_json", f"{name[:80]!r} is not described by dtype, shape and data_offsets")
     bits = BITS.get(told["dtype"]) if isinstance(told["dtype"], str) else None
     if bits is None:
-        raise UnsafeFile(path, "unknown_dtype", f"{name[:80]!r}: {str(told['dtype'])[:40]}")
+        raise UnsafeFile(path, "unknown_dtype", f"{name[:80]!r}: {ascii(told['dtype'])[:40]}")
     shape, offsets = told["shape"], told["data_offsets"]
     if not _counts(shape):
         raise UnsafeFile(path, "bad_shape", f"{name[:80]!r}: {str(shape)[:80]}")
@@ -176,7 +176,7 @@ def check_beside(root: Path, files: Iterable[Path]) -> None:
     for file in files:
         real = file.resolve()
         if not any(real.is_relative_to(place) for place in places):
-            raise UnsafeFile(file, "leaves_folder", real.name)
+            raise UnsafeFile(file, "leaves_folder", ascii(real.name))
         if not real.is_file():
             raise UnsafeFile(file, "not_a_file")
         if file.suffix == ".json":
@@ -211,7 +211,7 @@ def check_config(file: Path) -> None:
                     raise UnsafeFile(file, "remote_code", _code_beside(file, name))
             for name, inner in value.items():
                 if str(name).endswith("_file") and isinstance(inner, str) and leaves(inner):
-                    raise UnsafeFile(file, "path_outside", f"{name}: {inner[:80]}")
+                    raise UnsafeFile(file, "path_outside", f"{name!a}: {inner[:80]!a}")
             remaining += value.values()
         elif isinstance(value, list):
             remaining += value
@@ -219,7 +219,7 @@ def check_config(file: Path) -> None:
 
 def _code_beside(file: Path, name: str) -> str:
     scripts = sorted(p.name for p in file.parent.glob("*.py"))
-    return f"{name}; beside it lie, unread, {', '.join(scripts[:4])}" if scripts else name
+    return f"{name}; beside it lie, unread, {', '.join(scripts[:4])!a}" if scripts else name
 
 
 def leaves(path: str) -> bool:

@@ -10,7 +10,7 @@ import hashlib
 import importlib.util
 import shlex
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -57,6 +57,9 @@ class Weights(params.Params):
             )
         if self.source == "package" and not self.package:
             raise ValueError("weights from a package need `package`, its import name")
+        problem = _leads_out(self)
+        if problem:
+            raise ValueError(problem)
         if self.source in ("hub", "random") and self.path:
             raise ValueError(f"`path` has no effect with source {self.source}; take it out")
         if self.source != "package" and self.package:
@@ -99,8 +102,23 @@ def weights_folder(weights: Weights) -> Path:
     return _the_one(weights, "folder", Path.is_dir)
 
 
+def _leads_out(weights: Weights) -> str:
+    """Why the file is not looked for: a package within another would be found by running that one's code, and a
+    glob must stay inside the package. Empty: it is."""
+    if weights.source != "package":
+        return ""
+    if not str(weights.package).isidentifier():
+        return f"`package` must be the name of one installed package, without dots; got {weights.package!r}"
+    parts = PurePosixPath(str(weights.path)).parts
+    if not parts or parts[0] == "/" or ".." in parts:
+        return f"`path` must be a glob inside the package {weights.package}; got {weights.path!r}"
+    return ""
+
+
 def _the_one(weights: Weights, what: str, fits: Callable[[Path], bool]) -> Path:
     if weights.source == "package":
+        if problem := _leads_out(weights):
+            raise WeightsError(f"weights: {problem}")
         place = importlib.util.find_spec(str(weights.package))
         if place is None or not place.submodule_search_locations:
             raise WeightsError(

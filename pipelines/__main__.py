@@ -6,12 +6,22 @@ Exit codes: 0 done; 1 a fault of ours; 2 a mistake in params or input; 3 refused
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
 from pathlib import Path
 
 from pipelines.parser import parser
+
+NAMED = {
+    errno.ENOENT: "it is not there; name one that is",
+    errno.ENOTDIR: "a part of this path is a file, not a folder; name another one",
+    errno.EISDIR: "it is a folder, where a file is wanted; name a file",
+    errno.EEXIST: "it is there already; name another one",
+    errno.ENAMETOOLONG: "no file can have so long a name; name another one",
+}
+"""What is wrong with a path that was given."""
 
 
 def main(words: list[str] | None = None) -> int:
@@ -36,7 +46,7 @@ def main(words: list[str] | None = None) -> int:
     except OSError as error:
         from pipelines.stage import REMEDIES
 
-        remedy = REMEDIES.get(error.errno or 0)
+        remedy = {**NAMED, **REMEDIES}.get(error.errno or 0)
         if remedy is None:
             raise
         print(f"{error.strerror} ({error.filename or Path.cwd()}): {remedy}", file=sys.stderr)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from components.contracts import InputError
-from components.handoff import provenance
-from components.lineage import hash_path
-from pipelines import bundles, diff, versions
-from pipelines.versions import BUNDLE, NotHeld, Version, Versions
+from components.handoff.provenance import FILE
+from components.lineage import hash_file
+from pipelines import bundles, claims, diff, versions
+from pipelines.bundles import BUNDLE
+from pipelines.versions import Version, Versions
 
 MANIFESTS = {
     "artifacts/validate/accepted.parquet": "used",
@@ -27,7 +30,7 @@ MANIFESTS = {
 """Tables that name samples by hash -> what a sample in it was; the first that holds it counts."""
 QUARANTINE = "artifacts/ingest/quarantine.parquet"
 MOST_NAMED = 20
-MIN_DIGITS = 8
+MIN_DIGITS, MAX_TEXT = 8, 1_000_000
 
 
 def audit(root: Path, bundle: str | None, file: str | None, weights: str | None, as_json: bool) -> int:
@@ -35,10 +38,13 @@ def audit(root: Path, bundle: str | None, file: str | None, weights: str | None,
 
     Raises:
         InputError: nothing goes by that name.
+        Refused: the bundle is not what its own provenance says.
     """
     from pipelines import audit_tables
 
     known = versions.gather(root)
+    for line in known.left_out:
+        print(line, file=sys.stderr)
     if file is not None or weights is not None:
         asked = _of_file(root, file) if file is not None else _of_weights(weights or "")
         told: dict[str, Any] = uses(known if bundle is None else _only(known, root, bundle), asked)
@@ -70,20 +76,21 @@ def _of_file(root: Path, path: str) -> Asked:
     """A sample's file, a table, a file of weights, or any other; a text also as ingest hashes a sample of it.
 
     Raises:
-        InputError: it is not there, and is no hash either.
+        InputError: it is not there, and is no hash either; it is no file.
     """
-    place = root / Path(path).expanduser()
+    if not path:
+        raise InputError("--file: name a file, or its sha256")
+    place = root / os.path.expanduser(path)
     if not place.exists():
         if _is_digest(path):
             return Asked(f"sha256 {path}", (path.lower(),))
         raise InputError(f"--file: {path} is not there. A file that is gone can be named by its sha256")
-    found = [hash_path(place)]
-    if place.is_file() and place.stat().st_size <= MAX_TEXT:
+    if not place.is_file():
+        raise InputError(f"--file: {path} is no file but a folder or a device. Name one file, or a sha256")
+    found = [hash_file(place)]
+    if place.stat().st_size <= MAX_TEXT:
         found += _as_text(place)
     return Asked(path, tuple(dict.fromkeys(found)))
-
-
-MAX_TEXT = 1_000_000
 
 
 def _as_text(place: Path) -> list[str]:
@@ -116,12 +123,12 @@ def uses(known: Versions, asked: Asked) -> dict[str, Any]:
     seen: dict[str, dict[str, Any]] = {}
     rows = []
     for one in known.found:
-        found = [*_as_input(one, asked), *_as_sample(one, asked, seen)]
+        found = [] if one.broken else [*_as_input(one, asked), *_as_sample(one, asked, seen)]
         unknown = _not_held(one)
-        answer = "yes" if found else "not known" if unknown else "no"
+        answer = "yes" if found else "not known" if unknown or one.broken else "no"
         rows.append(
             {"version": one.title, "commit": one.commit, "date": one.date, "model_sha256": one.model_sha256,
-             "answer": answer, "as": found, "not_held": unknown}
+             "answer": answer, "as": found, "not_held": unknown, "does_not_hold": one.broken}
         )  # fmt: skip
     return {"asked": asked.title, "hashes": list(asked.hashes), "versions": rows}
 
@@ -132,7 +139,7 @@ def _is_one(digest: Any, asked: Asked) -> bool:
 
 def _as_input(one: Version, asked: Asked) -> Iterator[str]:
     """As data or code of a stage, or as weights."""
-    origin = _origin(one)
+    origin = one.origin
     if origin is None:
         return
     for stage, record in origin.stages.items():
@@ -152,7 +159,7 @@ def _as_sample(one: Version, asked: Asked, seen: dict[str, dict[str, Any]]) -> I
         place = one.where(path)
         if place is None:
             continue
-        key = one.outs.get(path) or str(place)
+        key = str(place)  # of DVC's cache: the same for the same content
         if key not in seen:
             seen[key] = _rows(place, asked)
         for digest, row in seen[key].items():
@@ -162,11 +169,24 @@ def _as_sample(one: Version, asked: Asked, seen: dict[str, dict[str, Any]]) -> I
             return
 
 
-def _rows(place: Path, asked: Asked) -> dict[str, dict[str, Any]]:
+def _table(place: Path, *columns: str) -> Any:
+    """Those of the columns that a table has.
+
+    Raises:
+        InputError: it is no such table.
+    """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pq.read_schema(place)
-    table = pq.read_table(place, columns=["sha256", *(c for c in ("id", "label", "split") if c in schema.names)])
+    try:
+        names = pq.read_schema(place).names
+        return pq.read_table(place, columns=[c for c in columns if c in names])
+    except pa.ArrowException as error:
+        raise InputError(f"{place} is not the table that a run wrote ({error})") from None
+
+
+def _rows(place: Path, asked: Asked) -> dict[str, dict[str, Any]]:
+    table = _table(place, "sha256", "id", "label", "split")
     digests = table.column("sha256").to_pylist()
     hits = [i for i, digest in enumerate(digests) if _is_one(digest, asked)]
     return {digests[i]: table.slice(i, 1).to_pylist()[0] for i in hits[:MOST_NAMED]}
@@ -174,15 +194,8 @@ def _rows(place: Path, asked: Asked) -> dict[str, dict[str, Any]]:
 
 def _not_held(one: Version) -> list[str]:
     """What would have to be looked at, and is not there."""
-    return [path for path in (*MANIFESTS, f"{BUNDLE}/provenance.json") if one.where(path) is None]
-
-
-def _origin(one: Version) -> provenance.Provenance | None:
-    place = one.where(f"{BUNDLE}/provenance.json")
-    try:
-        return provenance.parse(json.loads(place.read_bytes())) if place else None
-    except (InputError, ValueError):
-        return None
+    lacking = [path for path in (*MANIFESTS, f"{BUNDLE}/{FILE}") if one.where(path) is None]
+    return lacking if one.origin or f"{BUNDLE}/{FILE}" in lacking else [*lacking, f"{BUNDLE}/{FILE} (not readable)"]
 
 
 # --- what a model rests on ---
@@ -193,6 +206,7 @@ def answers(known: Versions, root: Path, bundle: str | None) -> dict[str, Any]:
 
     Raises:
         InputError: there is none, or no bundle of that name.
+        Refused: it is not what its own provenance says.
     """
     with ExitStack() as stack:
         if bundle is not None:
@@ -204,6 +218,8 @@ def answers(known: Versions, root: Path, bundle: str | None) -> dict[str, Any]:
         else:
             raise InputError(f"{root.resolve().name} has made no model yet: no bundle in artifacts/, releases/ or git")
         side = diff.Side(folder, version.title)
+        if altered := claims.altered(folder, side.origin):
+            raise bundles.refused(version.title, [f"{line!a}, against its own {FILE}" for line in altered])
         previous = known.before(version)
         return {
             "model": {
@@ -220,7 +236,7 @@ def answers(known: Versions, root: Path, bundle: str | None) -> dict[str, Any]:
 def _found(known: Versions, folder: Path, name: str) -> tuple[Version, bool]:
     """The project's own version of that bundle, where it has one."""
     given = Version({}, Path(), names=(name,), folder=folder)
-    own = known.by_model.get(given.model_sha256)
+    own = None if given.broken else known.same(given)
     return (own, True) if own else (given, False)
 
 
@@ -257,14 +273,16 @@ def _since(side: diff.Side, previous: Version | None, stack: ExitStack) -> dict[
         return {"previous": None, "note": "no earlier model of this project is known here"}
     try:
         before = diff.Side(stack.enter_context(previous.opened()), previous.title)
+        if altered := claims.altered(before.folder, before.origin):
+            raise InputError(f"{previous.title} is not what its own {FILE} says: {altered[0]!a}")
         return {"previous": previous.title, "difference": diff.compare(before, side)}
-    except NotHeld as error:
+    except InputError as error:  # of that one; this one was read already
         return {"previous": previous.title, "note": str(error)}
 
 
 def _set_aside(side: diff.Side, version: Version) -> dict[str, Any]:
     """Counts from the bundle; the rows from the run's own table, which does not leave the house."""
-    data = side.evaluation.get("data") or version.json("artifacts/ingest/summary.json") or {}
+    data = side.evaluation.get("data") or version.json("artifacts/ingest/summary.json")
     told: dict[str, Any] = {"num": data.get("num_quarantined"), "reasons": data.get("reasons") or {}, "rows": []}
     findings = data.get("findings") or ()
     told["findings"] = [dict(one) for one in findings]
@@ -277,9 +295,4 @@ def _set_aside(side: diff.Side, version: Version) -> dict[str, Any]:
 
 
 def _quarantined(place: Path) -> Iterable[dict[str, Any]]:
-    import pyarrow.parquet as pq
-
-    rows: list[dict[str, Any]] = (
-        pq.read_table(place, columns=["id", "reason", "detail"]).slice(0, MOST_NAMED).to_pylist()
-    )
-    return rows
+    return list(_table(place, "id", "reason", "detail").slice(0, MOST_NAMED).to_pylist())

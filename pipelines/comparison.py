@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from components import lineage
-from components.contracts import InputError
 from components.params import ParamsError, load_yaml
-from pipelines import dag, libraries
+from pipelines import base_weights, claims, dag, libraries
 
 if TYPE_CHECKING:
     from components.handoff.provenance import Provenance
@@ -25,6 +24,9 @@ CAUSES = ("data", "code", "params", "weights", "library", "threads", "instructio
 _OF_RUN = {"run.threads": "threads", "run.instruction_set": "instruction set"}
 _ABSENT = "not there"
 MAX_NAMED = 3
+BY_THE_CLOCK = ("select.budget.max_latency_ms", "export.max_latency_ms", "export.max_memory_mb")
+BUNDLES = "handoff"
+"""The stage that makes the bundle, and so stands in no record of it."""
 
 
 @dataclass(frozen=True)
@@ -90,16 +92,44 @@ class Comparison:
         """The recorded params, with the absolute paths of this machine."""
         return dict(_restored(self.told.params, self.outside))
 
+    def __post_init__(self) -> None:
+        claims.judged(self.told)
+
+    def by_the_clock(self) -> list[str]:
+        """Params that decide by a measured time or by memory, which nothing can pin."""
+        values = flat("", self.params)
+        return [f"{key} {values[key]:g}" for key in BY_THE_CLOCK if isinstance(values.get(key), int | float)]
+
     def differences(self) -> list[Difference]:
         """All of them, in the order of the line and then of CAUSES."""
         found = [*self._code(), *self._params(), *self._libraries(), *self._machine(), *self._data(), *self._weights()]
-        return sorted(found, key=lambda d: (self.order.index(d.stage), CAUSES.index(d.cause), d.what))
+        return sorted(found, key=self._place_in_line)
+
+    def _place_in_line(self, one: Difference) -> tuple[int, int, str]:
+        at = self.order.index(one.stage) if one.stage in self.order else len(self.order)
+        return at, CAUSES.index(one.cause), one.what
+
+    def in_workspace(self, folder: Path) -> list[Difference]:
+        """What of the files that are about to run is not the recorded one: code, the lock, the stages themselves."""
+        found = [replace(d, mended=False) for d in (*self._code(folder), *self._lock(folder))]
+        line = {s.name: s for s in dag.load(folder)}
+        for name, one in line.items():
+            record = self.told.stages.get(name, {})
+            declared = sorted(o for o in one.outs if o != f"artifacts/{name}/lineage.json")
+            if one.cmd != f"python -m pipelines.stage {name}":
+                found.append(Difference("code", name, f"the command of {name}", "a stage of the line", one.cmd))
+            if name != BUNDLES and sorted(record.get("outputs", ())) != declared:
+                told = f"{len(record['outputs'])} others" if record else "none"
+                found.append(Difference("code", name, f"the outputs of {name}", told, f"{len(declared)} in dvc.yaml"))
+        gone = sorted(self.told.stages.keys() - line.keys())
+        found += [Difference("code", name, f"the stage {name}", "it ran", "dvc.yaml has none") for name in gone]
+        return sorted(found, key=self._place_in_line)
 
     # --- what the recorded commit brings along ---
 
-    def _code(self) -> Iterator[Difference]:
+    def _code(self, folder: Path | None = None) -> Iterator[Difference]:
         for path, digest in self.told.code.items():
-            here = lineage.hashes(self.root, [path]).get(path)
+            here = lineage.hashes(folder or self.root, [path]).get(path)
             if here != digest:
                 stage = next((s for s in self.order if path in self.told.stages[s].get("code", [])), self.order[0])
                 yield Difference("code", stage, path, digest[:12], (here or _ABSENT)[:12], mended=True)
@@ -107,7 +137,7 @@ class Comparison:
     def _params(self) -> Iterator[Difference]:
         for section, values in self.params.items():
             before, now = flat(section, values), flat(section, self.values.get(section, {}))
-            stage = section if section in self.order else self.order[0]
+            stage = section if section in self.order or section == BUNDLES else self.order[0]
             for key in sorted(before.keys() | now.keys()):
                 was, here = before.get(key, "not set"), now.get(key, "not set")
                 if was != here:
@@ -125,19 +155,19 @@ class Comparison:
                 yield Difference(
                     "library", self._first_use(name), f"{name} in {libraries.LOCK}", version, locked[name], mended=True
                 )
+        if all(locked.get(name, version) == version for name, version in recorded.items()):
+            yield from self._lock(self.root)
         for stage, other in self.told.environments_that_differ.items():
             for name, version in other.get("packages", {}).items():
                 yield Difference("library", stage, f"{name}, of that stage alone", version, recorded.get(name, _ABSENT))
-        lock = lineage.hashes(self.root, [libraries.LOCK]).get(libraries.LOCK)
-        named = any(locked.get(name, version) != version for name, version in recorded.items())
-        if self.told.lock_sha256 and lock != self.told.lock_sha256 and not named:
-            last = self.order[-1]
-            yield Difference(
-                "library", last, libraries.LOCK, self.told.lock_sha256[:12], (lock or _ABSENT)[:12], mended=True
-            )
         python = self.told.environment.get("python")
         if python and python != platform.python_version():
             yield Difference("library", self.order[0], "python", python, platform.python_version())
+
+    def _lock(self, folder: Path) -> Iterator[Difference]:
+        told, here = self.told.lock_sha256, lineage.hashes(folder, [libraries.LOCK]).get(libraries.LOCK, _ABSENT)
+        if told and here != told:
+            yield Difference("library", self.order[-1], libraries.LOCK, told[:12], here[:12], mended=True)
 
     def _first_use(self, name: str) -> str:
         for stage in self.line:
@@ -153,8 +183,7 @@ class Comparison:
         processor = lineage.processor()
         if told.get("processor", processor) != processor:
             yield Difference("instruction set", first, "processor", told["processor"], processor)
-        run = self.told.params.get("run", {})
-        pins = told.get("pins", {})
+        run, pins = self.told.params.get("run", {}), told.get("pins", {})
         if pins.get("ATEN_CPU_CAPABILITY") == "avx2" and " avx2" not in processor:
             yield Difference("instruction set", first, "avx2", "pinned", "not in this processor")
         threads = str(run.get("threads", ""))
@@ -206,13 +235,13 @@ class Comparison:
 
     def _weights(self) -> Iterator[Difference]:
         stage = "select" if "select" in self.order else self.order[0]
-        for key, spec in _weights_in("", self.params):
-            recorded = spec.get("sha256") or self._base(spec)
+        for key, spec in base_weights.named_in(self.params):
+            recorded = str(spec.get("sha256") or self._base(spec))
             if not recorded:
                 continue
             try:
-                here = _hash_of_weights(self.root, spec)
-            except InputError as error:
+                here = base_weights.hash_at_hand(self.root, spec)
+            except (OSError, ValueError, NotImplementedError) as error:  # an InputError is a ValueError
                 yield Difference("weights", stage, key, recorded[:12], str(error), missing=True)
                 continue
             if here != recorded:
@@ -239,47 +268,6 @@ def _restored(value: Any, outside: dict[str, str]) -> Any:
     if isinstance(value, list):
         return [_restored(v, outside) for v in value]
     return outside.get(value, value) if isinstance(value, str) else value
-
-
-def _weights_in(key: str, value: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every `weights` of params that names a file or a package."""
-    inner: Iterable[tuple[Any, Any]] = ()
-    if isinstance(value, dict):
-        inner = value.items()
-    elif isinstance(value, list):
-        inner = enumerate(value)
-    for part, one in inner:
-        below = f"{key}.{part}" if key else str(part)
-        if isinstance(one, dict) and one.get("source") in ("file", "package") and one.get("path"):
-            yield below, one
-        else:
-            yield from _weights_in(below, one)
-
-
-def _hash_of_weights(root: Path, spec: dict[str, Any]) -> str:
-    """Of the file or folder at hand, as a pin has it.
-
-    Raises:
-        InputError: it is not there.
-    """
-    if spec["source"] == "file":
-        place = root / str(spec["path"])
-        if place.is_file():
-            return lineage.hash_file(place)
-        if not place.exists():
-            raise InputError(f"not there: looked for at {place}; put it there")
-    from components import model_folder, weights
-
-    typed = weights.Weights.model_construct(
-        **{k: spec.get(k) for k in ("source", "package", "path")}
-    )  # no pin: we compare
-    if typed.source == "package":
-        try:
-            return lineage.hash_file(weights.weights_file(typed))
-        except weights.WeightsError:
-            pass  # a folder, or nothing
-    folder = model_folder.open_folder(typed, None, None)
-    return model_folder.digest(typed, folder, model_folder.weights_files(folder))
 
 
 def _by_dvc(root: Path, path: str) -> str:

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from components import model_files
-from components.contracts import InputError, read_json
+from components.contracts import InputError
 from components.handoff import provenance
 from components.lineage import hash_file
-from pipelines import bundles
+from pipelines import bundles, figures
 from pipelines.comparison import flat
 
 LOWER_IS_BETTER = ("log_loss", "ece", "share_of_columns", "embeddings_drifted", "size_mb", "flips")
 SHOWN = ("accuracy", "balanced_accuracy", "precision_macro", "recall_macro", "f1_macro", "log_loss", "ece")
-MODEL = "model.onnx"
+MODEL, LADDER = "model.onnx", "ladder.json"
 
 
 @dataclass(frozen=True)
@@ -44,21 +44,30 @@ class Side:
             told = str(error).rpartition(": ")[2]
             raise InputError(f"{self.title}: its provenance.json cannot be used: {told}") from None
 
-    def json(self, name: str) -> Any:
-        """The value of one of its files; {} where it has none.
-
-        Raises:
-            InputError: it cannot be read.
-        """
-        try:
-            return read_json(self.folder / name) if (self.folder / name).is_file() else {}
-        except (OSError, ValueError) as error:
-            raise InputError(f"{self.folder / name} cannot be read: {error}") from None
-
     @cached_property
     def evaluation(self) -> dict[str, Any]:
-        """evaluation.json."""
-        return dict(self.json("evaluation.json"))
+        """evaluation.json; see `figures.read`."""
+        return figures.read(self.folder, figures.EVALUATION)
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """metrics.json, as stage.metric; of model.onnx itself as shipped.metric."""
+        told = figures.read(self.folder, figures.METRICS)
+        return {f"{stage}.{name}": value for stage, values in told.items() for name, value in values.items()}
+
+    @cached_property
+    def packages(self) -> dict[str, str]:
+        """Library -> version, of what made it."""
+        found = self.origin.environment.get("packages") or {}  # provenance.read sees to it that it is a dict
+        return {str(name): str(version) for name, version in found.items()}
+
+    @cached_property
+    def threads(self) -> int:
+        """Of ONNX Runtime, as the run had them."""
+        found = (self.origin.params.get("run") or {}).get("threads", 1)
+        if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+            raise InputError(f"{self.title}: provenance.json has run.threads {found!r}; it must be a number from 1 on")
+        return found
 
     @cached_property
     def files(self) -> dict[str, str]:
@@ -90,7 +99,7 @@ def compare(a: Side, b: Side) -> dict[str, Any]:
         "data": _data(a, b),
         "code": {**changes(a.origin.code, b.origin.code), "commit": [a.origin.commit, b.origin.commit]},
         "params": changes(flat("", a.origin.params), flat("", b.origin.params)),
-        "libraries": changes(_packages(a), _packages(b)),
+        "libraries": changes(a.packages, b.packages),
         "environment": changes(_environment(a), _environment(b)),
         "weights": {
             "base": changes(flat("", a.origin.base_weights), flat("", b.origin.base_weights)),
@@ -147,22 +156,23 @@ def _named(side: Side) -> dict[str, Any]:
 
 
 def _metrics(a: Side, b: Side) -> list[dict[str, Any]]:
-    """Quality with intervals, then every other metric that differs."""
-    qualities = [side.evaluation.get("quality", {}) for side in (a, b)]
-    names = [n for n in SHOWN if any(n in one for one in qualities)]
-    names += sorted({n for one in qualities for n in one} - set(names))
-    found = [difference(f"evaluate.{n}", *(one.get(n) or {} for one in qualities)) for n in names]
-    plain = [_flat_metrics(side) for side in (a, b)]
-    told = {f"evaluate.{n}{end}" for n in names for end in ("", "_low", "_high")}
-    for name in sorted((plain[0].keys() | plain[1].keys()) - told):
-        if name.endswith(("_low", "_high")) or plain[0].get(name) == plain[1].get(name):
+    """Quality of model.onnx itself with intervals, that of the float32 network, then every other metric that
+    differs."""
+    found = [*_quality(a, b, "shipped", "shipped"), *_quality(a, b, "float32", "evaluate")]
+    told = {one["metric"] + end for one in found for end in ("", "_low", "_high")}
+    for name in sorted((a.metrics.keys() | b.metrics.keys()) - told):
+        if name.endswith(("_low", "_high")) or a.metrics.get(name) == b.metrics.get(name):
             continue
-        found.append(difference(name, *(_with_limits(one, name) for one in plain)))
+        found.append(difference(name, *(_with_limits(one.metrics, name) for one in (a, b))))
     return found
 
 
-def _flat_metrics(side: Side) -> dict[str, float]:
-    return {f"{stage}.{k}": v for stage, values in side.json("metrics.json").items() for k, v in values.items()}
+def _quality(a: Side, b: Side, of: str, name: str) -> list[dict[str, Any]]:
+    """Measures of `of` (shipped, float32), told as `name`.measure; what model.onnx is, where it is float32."""
+    qualities = [(side.evaluation.get("quality") or {}).get(of) or {} for side in (a, b)]
+    names = [n for n in SHOWN if any(n in one for one in qualities)]
+    names += sorted({n for one in qualities for n in one} - set(names))
+    return [difference(f"{name}.{n}", *(one.get(n) or {} for one in qualities)) for n in names]
 
 
 def _with_limits(metrics: Mapping[str, float], name: str) -> dict[str, Any]:
@@ -200,7 +210,7 @@ def graph(side: Side) -> dict[str, Any]:
     except Exception as error:  # protobuf's and the file system's own errors
         raise InputError(f"{side.folder / MODEL} is not an ONNX model: {error}") from None
     kinds = Counter(onnx.TensorProto.DataType.Name(w.data_type).lower() for w in model.graph.initializer)
-    ladder = side.json("ladder.json")
+    ladder = figures.content(side.folder, LADDER) if (side.folder / LADDER).is_file() else {}
     return {
         "opsets": {one.domain or "ai.onnx": one.version for one in model.opset_import},
         "ops": dict(sorted(Counter(node.op_type for node in model.graph.node).items())),
@@ -236,10 +246,6 @@ def _data(a: Side, b: Side) -> dict[str, Any]:
     return {**{name: key not in hashes for key, name in same.items()}, **changes(*told)}
 
 
-def _packages(side: Side) -> dict[str, str]:
-    return dict(side.origin.environment.get("packages") or {})
-
-
 def _environment(side: Side) -> dict[str, Any]:
     return flat("", {k: v for k, v in side.origin.environment.items() if k != "packages"})
 
@@ -269,8 +275,7 @@ def diff(root: Path, a: str, b: str, as_json: bool = False, measure: bool = Fals
         if measure:
             from pipelines import latency
 
-            threads = int((sides[0].origin.params.get("run") or {}).get("threads") or 1)
-            told["latency"] = latency.measure(first, second, threads)
+            told["latency"] = latency.measure(first, second, sides[0].threads)
     if as_json:
         print(json.dumps(as_plain(told), indent=1, ensure_ascii=False))
         return 0

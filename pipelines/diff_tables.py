@@ -20,7 +20,7 @@ def show(told: dict[str, Any], console: Console) -> None:
     console.print(f"[bold]A[/] {escape(a)}\n[bold]B[/] {escape(b)}\n")
     for line in summary(told):
         console.print(f"- {escape(line)}")
-    rows = [_metric(one) for one in told["metrics"] if one["difference"]]
+    rows = [_metric(one) for one in _metrics(told["metrics"]) if one["difference"]]
     _table(console, "Metrics (B minus A)", ("metric", "A", "B", "difference", "interval", "verdict"), rows)
     slices = sorted(told["slices"]["rows"], key=lambda one: (one["small"], one["difference"] or 0))
     rows = [(f"{one['grouping']}: {one['group']}", *_metric(one)) for one in slices if one["difference"]]
@@ -62,14 +62,28 @@ def _of_model(told: dict[str, Any]) -> str:
     return f"another model.onnx: {before / 1e6:.2f} -> {after / 1e6:.2f} MB{variant}, {graph}"
 
 
+def _metrics(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without what is told of the float32 network and is the same of model.onnx, because that is float32."""
+    values = {one["metric"]: (one["a"]["value"], one["b"]["value"]) for one in rows}
+    own = {f"evaluate.{name.removeprefix('shipped.')}": v for name, v in values.items() if name.startswith("shipped.")}
+    return [one for one in rows if one["metric"] not in own or own[one["metric"]] != values[one["metric"]]]
+
+
 def _of_quality(told: dict[str, Any]) -> str:
-    one = next((m for m in told["metrics"] if m["metric"] == "evaluate.accuracy"), None)
+    rows = {one["metric"]: one for one in _metrics(told["metrics"])}
+    own, before = _accuracy(rows.get("shipped.accuracy")), _accuracy(rows.get("evaluate.accuracy"))
+    if not own:
+        return "accuracy of model.onnx was not measured on both sides"
+    return f"accuracy of model.onnx {own}" + (f"; of the float32 network {before}" if before else "")
+
+
+def _accuracy(one: dict[str, Any] | None) -> str:
     if one is None or one["difference"] is None:
-        return "accuracy was not measured on both sides"
+        return ""
     if one["difference"] == 0:
-        return f"accuracy is {number(one['a']['value'])} in both"
-    values = f"accuracy {number(one['a']['value'])} -> {number(one['b']['value'])}"
-    return f"{values} ({_signed(one['difference'])}, {_span(one)}): {one['verdict']}"
+        return f"is {number(one['a']['value'])} in both"
+    values = f"{number(one['a']['value'])} -> {number(one['b']['value'])}"
+    return f"{values} ({_signed(one['difference'])}, {_span(one) or 'no interval'}): {one['verdict']}"
 
 
 def _of_groups(told: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The one door to DVC: what is stale, run it, push, pull, clone a project.
+"""The one door to DVC: what is stale, run it, push, pull.
 
 Everything here runs inside `turn(root)`: one run at a time, others wait, and what a killed DVC left behind is
 mended first.
@@ -15,7 +15,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Any
 
 from components.contracts import InputError, read_json, write_atomic
 from pipelines import dag, processes
+from pipelines.comparison import flat
 
 DONE, FAULT, MISTAKE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -225,7 +226,7 @@ def _turned_knobs(path: Path, sections: dict[str, str], recorded: dict[str, Any]
         return [_library(name, str(recorded.get(name, "")), str(now.get(name, ""))) for name in sections]
     found = []
     for section in sections:
-        before, after = _flat(section, recorded.get(section)), _flat(section, now.get(section))
+        before, after = flat(section, recorded.get(section)), flat(section, now.get(section))
         keys = [k for k in {**before, **after} if before.get(k) != after.get(k)]
         found += [f"{k}: {before.get(k, 'not set')} -> {after.get(k, 'not set')}" for k in keys]
     return found
@@ -239,20 +240,20 @@ def _library(name: str, before: str, after: str) -> str:
     return f"library {name}: still {versions[0]}, with another version of something that it needs"
 
 
-def _flat(key: str, value: Any) -> dict[str, Any]:
-    if isinstance(value, dict):
-        return {k: v for part, inner in value.items() for k, v in _flat(f"{key}.{part}", inner).items()}
-    return {key: value}
-
-
 # --- running ---
 
 
-def repro(root: Path, stage: str | None = None, on_line: Callable[[str], None] | None = None) -> Outcome:
+def repro(
+    root: Path,
+    stage: str | None = None,
+    on_line: Callable[[str], None] | None = None,
+    besides: Mapping[str, str] | None = None,
+) -> Outcome:
     """Let DVC run the whole line; or one stage, without looking upstream (right only in the line's order).
 
     The whole line goes on past a failed stage with those that do not need it; a refusal still has its report.
-    What DVC and the stages print goes to stderr as it comes; `on_line` gets each line too.
+    What DVC and the stages print goes to stderr as it comes; `on_line` gets each line too. `besides` is what the stages
+    find in their environment besides ours.
 
     Raises:
         DvcError: DVC itself could not do it.
@@ -262,7 +263,7 @@ def repro(root: Path, stage: str | None = None, on_line: Callable[[str], None] |
     options = ["--single-item", stage] if stage else ["--keep-going"]
     with turn(root):
         started = time.time()
-        code, text = _dvc(root, ["repro", *options], on_line, chatter=stage is None)
+        code, text = _dvc(root, ["repro", *options], on_line, stage is None, besides)
         asked = [s for s in line if stage in (None, s.name)]
         states = {s.name: _status(root, s.name, started) for s in asked}
     for name, died in _DIED.findall(text):
@@ -356,67 +357,16 @@ def _plain(root: Path, command: str) -> None:
 
 
 def _dvc(
-    root: Path, arguments: list[str], on_line: Callable[[str], None] | None = None, chatter: bool = True
+    root: Path,
+    arguments: list[str],
+    on_line: Callable[[str], None] | None = None,
+    chatter: bool = True,
+    besides: Mapping[str, str] | None = None,
 ) -> tuple[int, str]:
     # Stages must find this interpreter as `python`. Bash becomes the command and does not stay between.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     environment = {
-        **os.environ, "PATH": path, "SHELL": shutil.which("bash") or "/bin/sh",
+        **os.environ, **(besides or {}), "PATH": path, "SHELL": shutil.which("bash") or "/bin/sh",
         "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1",
     }  # fmt: skip
     return processes.watched([sys.executable, "-m", "dvc", *arguments], root, environment, on_line, chatter)
-
-
-# --- another project ---
-
-
-def has_uncommitted(root: Path) -> bool:
-    """Whether files of the project differ from its last commit."""
-    code, changes, _ = processes.quietly(["git", "status", "--porcelain"], root)
-    return code == 0 and bool(changes.strip())
-
-
-def clone_project(root: Path, target: Path) -> None:
-    """A git clone of the project, sharing its DVC cache and its environment.
-
-    Raises:
-        DvcError: git refused; with git's own message.
-    """
-    code, _, complaint = processes.quietly(
-        ["git", "clone", "--quiet", "--local", str(root.resolve()), str(target.resolve())], root
-    )
-    if code:
-        raise DvcError(f"git clone: {complaint}")
-    cache = (root / ".dvc" / "cache").resolve()
-    (target / ".dvc" / "config.local").write_text(f"[cache]\n    dir = {cache}\n", "utf-8")
-    environment = root / ".venv"
-    if environment.exists():
-        (target / ".venv").symlink_to(environment.resolve())
-
-
-def has_commit(root: Path, commit: str) -> bool:
-    """Whether the repository holds that commit."""
-    code, _, _ = processes.quietly(["git", "cat-file", "-e", f"{commit}^{{commit}}"], root)
-    return code == 0
-
-
-def project_files(root: Path) -> list[str]:
-    """The files that git holds, or would hold if all were added; not what it is told to ignore."""
-    code, out, _ = processes.quietly(["git", "ls-files", "-z", "-co", "--exclude-standard"], root)
-    names = out.decode("utf-8", "surrogateescape").split("\0") if code == 0 else []
-    return [name for name in names if name and (root / name).is_file()]
-
-
-def clone_at(root: Path, target: Path, commit: str | None) -> None:
-    """A git clone of the project at a commit (None: at its last), with a DVC cache of its own.
-
-    Raises:
-        DvcError: git refused; with git's own message.
-    """
-    steps = [["git", "clone", "--quiet", "--no-checkout", str(root.resolve()), str(target)]]
-    steps.append(["git", "-C", str(target), "checkout", "--quiet", "--detach", commit or "HEAD"])
-    for step in steps:
-        code, _, complaint = processes.quietly(step, root)
-        if code:
-            raise DvcError(f"{' '.join(step[:2])}: {complaint}")
-    (target / ".dvc" / "config.local").write_text("[cache]\n    dir = cache\n", "utf-8")

@@ -15,7 +15,9 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+from components import requirements_lock
 from components.contracts import write_atomic
+from components.requirements_lock import canonical
 from pipelines import dag
 
 FILE, LOCK = dag.LIBRARIES, "requirements.lock"
@@ -41,16 +43,11 @@ _MARKERS = {
 }  # fmt: skip
 
 
-def canonical(name: str) -> str:
-    """As package indexes compare names (PEP 503); without dots, which DVC would read as a path of keys."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
 def locked(root: Path) -> dict[str, str]:
     """Library -> version, of requirements.lock; empty where a project has none."""
     path = root / LOCK
     text = path.read_text("utf-8") if path.exists() else ""
-    return {canonical(name): version for name, version in re.findall(r"^([\w.-]+)==([^\s;\\]+)", text, re.M)}
+    return {name: version for name, (version, _) in requirements_lock.locked(text).items()}
 
 
 @cache

@@ -75,15 +75,15 @@ def _check_apart(root: Path, target: Path, data: Path) -> None:
 
 def _make(root: Path, target: Path, change: Callable[[str], str]) -> list[str]:
     """The clone, made aside and then moved into place."""
-    from pipelines import dvc_cli
+    from pipelines import history
 
     aside = target.parent / f".{target.name}.{os.getpid()}.new"
     told = ["a git clone of " + str(root) + ", sharing its DVC cache and its environment"]
-    if dvc_cli.has_uncommitted(root):
+    if history.has_uncommitted(root):
         told.append(f"changes in {root} that are not committed are not in it")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        dvc_cli.clone_project(root, aside)
+        history.clone_project(root, aside)
         (aside / "dvc.lock").unlink(missing_ok=True)  # the record of other data
         shutil.rmtree(aside / "artifacts", ignore_errors=True)
         params = aside / "params.yaml"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,20 +32,24 @@ examples:
   python -m pipelines new ../mails --data mails.csv               a table with a column of texts
   python -m pipelines new ../emoji --example emoji"""
 
-REPRODUCE = """First, in seconds, code, params, libraries, processor, data and weights are held against what the bundle
-records. Then the line runs in a clean workspace, from the recorded commit, and every output is compared.
+REPRODUCE = """First every hash of the bundle is checked, and its signature by --key. Then, in seconds, code, params,
+libraries, processor, data and weights are held against what it records; code runs only from a commit to which a branch
+or tag of this project leads. Then the line runs in a clean workspace, from the recorded commit, and every output of it
+and every file of the bundle is compared.
 
 examples:
   python -m pipelines reproduce artifacts/handoff/bundle
-  python -m pipelines reproduce ../digits-1.2.0 --in /scratch --keep"""
+  python -m pipelines reproduce releases/digits-1.2.0 --key PUBLIC.pem --in /scratch --keep"""
 
-PREDICT = """Every hash of the bundle is checked first, and its signature by --key; one that does not hold is not run.
+PREDICT = """Every hash of the bundle is checked first, and its signature; one that does not hold is not run. The key
+is that of --key, else your own; a commit of this project, and what is not released, has no signature: --unsigned.
 Then its own predict.py labels the files in a process of its own; what else it takes, its --help says.
 
 examples:
   python -m pipelines predict releases/digits-1.0.0 a.png b.png --key PUBLIC.pem --top 3
   python -m pipelines predict releases/mails-1.2.0.tar --key PUBLIC.pem --lines mails.jsonl --json
-  python -m pipelines predict artifacts/handoff/bundle a.png --unsigned"""
+  python -m pipelines predict artifacts/handoff/bundle a.png --unsigned
+  python -m pipelines predict HEAD~1 a.png --unsigned"""
 DIFF = """A and B are bundles: folders, .tar files, projects, or commits and tags of this project, whose bundles lie in
 DVC's cache.
 
@@ -138,12 +143,13 @@ def _about_bundles(commands: _Commands, here: Path) -> None:
     told = "make the model of a bundle again; is it the same?"
     one = commands.add("reproduce", lambda a: reproduce(here, a), told, REPRODUCE)
     one.add_argument("bundle", metavar="BUNDLE", help=f"{ANY}, made by this project")
+    one.add_argument("--key", metavar="PUBLIC.pem", help="public key of whom you trust, for a released bundle")
     one.add_argument("--in", dest="place", metavar="DIR", help="make the workspace there, not in the system's folder")
     one.add_argument("--keep", action="store_true", help="leave the workspace, to look at what was made")
     one.add_argument("--anyway", action="store_true", help="rebuild even if it is known that something differs")
     told = "label files with a bundle, once it was verified"
     one = commands.add("predict", lambda a: predict(here, a.bundle, a.words, a.key, a.unsigned), told, PREDICT)
-    one.add_argument("--key", metavar="PUBLIC.pem", help="public key of whom you trust")
+    one.add_argument("--key", metavar="PUBLIC.pem", help="public key of whom you trust; by default your own")
     one.add_argument("--unsigned", action="store_true", help="take a bundle that is not released")
     one.add_argument("bundle", metavar="BUNDLE", help=ANY)
     one.add_argument("words", metavar="FILE...", nargs=argparse.REMAINDER, help="files, and options of its predict.py")
@@ -189,11 +195,12 @@ def new(root: Path, folder: Path, data: str | None, example: str | None) -> int:
 def reproduce(root: Path, options: argparse.Namespace) -> int:
     """Make the model of a bundle again, and say whether it is the same."""
     from pipelines.bundles import opened
+    from pipelines.reproduce import Wish
     from pipelines.reproduce import reproduce as again
 
     place = Path(options.place) if options.place else None
     with opened(root, options.bundle) as bundle:
-        return again(root, bundle, place, options.keep, options.anyway)
+        return again(root, bundle, Wish(place, options.keep, options.anyway, options.key))
 
 
 def predict(root: Path, bundle: str, words: list[str], key: str | None, unsigned: bool) -> int:
@@ -230,7 +237,7 @@ def release(root: Path, key: str | None, version: str | None, unclean: bool) -> 
     """Sign the bundle at hand as a version."""
     from pipelines.release import release as sign
 
-    print("\n".join(sign(root, Path(key).expanduser() if key else None, version, unclean)))
+    print("\n".join(sign(root, Path(os.path.expanduser(key)) if key else None, version, unclean)))
     return 0
 
 
@@ -238,7 +245,7 @@ def verify(options: argparse.Namespace) -> int:
     """Whether a bundle is the one that was released."""
     from pipelines.verify import verify as check_all
 
-    key = Path(options.key).expanduser() if options.key else None
+    key = Path(os.path.expanduser(options.key)) if options.key else None
     told = check_all(Path(options.bundle), key, options.unsigned, options.at_least, options.completeness)
     print("\n".join([*told, "All holds."]))
     return 0

@@ -16,17 +16,16 @@ _FORGOTTEN = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")
 
 def predict(root: Path, bundle: str, words: Sequence[str]) -> int:
     """Its exit code. `words` are those of predict.py, with --key FILE or --unsigned among them; all else is its own.
+    Without either, this user's own key is taken, as `verify` does.
 
     Raises:
-        InputError: no such bundle, or neither --key nor --unsigned.
+        InputError: no such bundle, or no key.
         Refused: the bundle does not hold; nothing of it was run.
     """
     key, unsigned, rest = _own(words)
     if not rest:
         raise InputError("name at least one file, or --help for what the bundle's predict.py takes")
-    with bundles.opened(root, bundle) as folder:
-        place = root / bundle
-        told = bundles.must_hold(place if place.is_file() else folder, bundles.read_key(key), unsigned)
+    with bundles.trusted(root, bundle, bundles.trusted_key(key, unsigned), unsigned) as (folder, told):
         print(f"verified: {told}", file=sys.stderr)
         program = folder / "predict.py"
         if not program.is_file():

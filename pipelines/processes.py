@@ -22,6 +22,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from components.contracts import InputError
+
 # Asks the kernel for SIGTERM when we die, then becomes the command. A wrapper, because Popen's preexec_fn is
 # not safe beside threads, and Prefect has threads.
 _TIED = (
@@ -35,11 +37,30 @@ _KEPT = 20_000
 """Characters at the end of the text that are kept for the caller."""
 
 
+class NotInstalled(InputError):
+    """A program that is needed is not there."""
+
+
 def quietly(
-    command: list[str], folder: Path, given: bytes | None = None, environment: dict[str, str] | None = None
-) -> tuple[int, bytes, str]:
-    """Run a short command on what it is given; its exit code, its output, and what it complained of."""
-    done = subprocess.run(command, cwd=folder, input=given, env=environment, capture_output=True, check=False)
+    command: list[str], folder: Path, given: bytes | None = None, environment: dict[str, str] | None = None,
+    seconds: float | None = None,
+) -> tuple[int, bytes, str]:  # fmt: skip
+    """Run a short command on what it is given; its exit code, its output, and what it complained of.
+
+    Raises:
+        NotInstalled: there is no such program.
+        TimeoutError: it was ended, because it took longer than `seconds`.
+    """
+    try:
+        done = subprocess.run(
+            command, cwd=folder, input=given, env=environment, capture_output=True, check=False, timeout=seconds
+        )
+    except FileNotFoundError:
+        if not folder.is_dir():
+            raise  # then it is the folder that is not there
+        raise NotInstalled(f"{command[0]} is needed for this, and is not installed here or not on the PATH") from None
+    except subprocess.TimeoutExpired as error:
+        raise TimeoutError(str(error)) from None
     return done.returncode, done.stdout, done.stderr.decode("utf-8", "replace").strip()
 
 

@@ -15,10 +15,8 @@ from typing import Any
 
 from components.contracts import InputError, Refused, Verdict, read_record
 from pipelines import dag, dvc_cli, processes
-from pipelines.verify import own_keys
+from pipelines.bundles import BUNDLE, RELEASES, own_keys
 
-RELEASES = "releases"
-BUNDLE = "artifacts/handoff/bundle"
 JUDGES = ("gate", "export")
 FIRST = "0.0.1"
 
@@ -34,7 +32,7 @@ def keygen(folder: Path | None = None) -> list[str]:
 
     from components.handoff import verify_bundle
 
-    place = (folder or own_keys()).expanduser().resolve()
+    place = Path(os.path.expanduser(folder or own_keys())).resolve()
     inside = next((p for p in (place, *place.parents) if (p / ".git").exists()), None)
     if inside:
         raise InputError(
@@ -89,6 +87,8 @@ def release(root: Path, key: Path | None = None, version: str | None = None, unc
     tag = _tag_name(origin.name)
     version = _version(root, origin.name, tag, version, bundle)
     registered = _registered(root, tag, version)
+    if not registered:
+        _check_identity(root)
     told = _write(root, bundle, private, origin.name, version)
     tagged = f"git tag {tag}@v{version}, which was there already" if registered else _register(root, tag, version)
     return [*told, tagged, *(f"not clean: {w}" for w in why)]
@@ -216,14 +216,33 @@ def _registered(root: Path, tag: str, version: str) -> bool:
     return bool(there.strip())
 
 
+def _check_identity(root: Path) -> None:
+    """A version's tag bears a name; without one nothing is written.
+
+    Raises:
+        InputError: git does not know whose it would be.
+    """
+    for key, variable, example in (
+        ("user.name", "GIT_COMMITTER_NAME", "Your Name"),
+        ("user.email", "GIT_COMMITTER_EMAIL", "you@example.com"),
+    ):
+        code, told, _ = processes.quietly(["git", "config", "--get", key], root)
+        if not os.environ.get(variable) and (code or not told.strip()):
+            raise InputError(
+                f"a release is a git tag that bears your name, and git does not know {key}. Nothing was written. "
+                f'Run: git config {key} "{example}"'
+            )
+
+
 def _register(root: Path, tag: str, version: str) -> str:
     """The tag on the last commit, through GTO."""
     import gto.api
     from gto.exceptions import GTOException
+    from scmrepo.exceptions import SCMError
 
     full = f"{tag}@v{version}"
     try:
         gto.api.register(root, tag, "HEAD", version=f"v{version}", message=f"{tag} {version}")
-    except GTOException as error:
+    except (GTOException, SCMError) as error:
         raise InputError(f"the files are there, but GTO did not register {full}: {error}") from None
     return f"git tag {full}; push it with `git push origin {full}`"

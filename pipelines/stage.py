@@ -39,6 +39,9 @@ REMEDIES = {
     errno.EACCES: "this user may not read or write it; change its permissions and run again",
 }
 
+DECISIONS = ("GRAFTLINE_DECISIONS", ".graftline/decisions.json")
+"""The variable by which `reproduce` says that its workspace has recorded decisions, and where they lie in it."""
+
 QUIET = {
     "GX_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
@@ -175,9 +178,23 @@ def _run(name: str, root: Path) -> None:
 
 
 def _settled(root: Path) -> dict[str, Any]:
-    """What `reproduce` writes into its workspace: stage -> what it had decided by measured times."""
-    path = root / ".graftline" / "decisions.json"
-    return dict(read_json(path)) if path.exists() else {}
+    """What a bundle's stages had decided by measured times: stage -> its record. Only `reproduce` gives it, to the
+    stages of its own workspace; a file that lies in a project decides nothing.
+
+    Raises:
+        InputError: the file is no such record.
+    """
+    given = os.environ.get(DECISIONS[0])
+    path = root / DECISIONS[1]
+    if not given or Path(given) != path:
+        return {}
+    try:
+        told = read_json(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from None
+    if not isinstance(told, dict) or not all(isinstance(one, dict) for one in told.values()):
+        raise InputError(f"{path} must map each stage to its record")
+    return told
 
 
 def _withdraw(name: str, root: Path) -> str:

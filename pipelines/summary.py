@@ -47,7 +47,7 @@ def summarise(root: Path) -> list[str]:
         ("verdict", _verdict(facts)),
         ("stopped", "" if stop is None or (refused and stop.code == 3) else _stop(stop)),
         ("report", "artifacts/report/index.html" if "report" in fresh else ""),
-        ("bundle", "artifacts/handoff/bundle" if "handoff" in fresh else _no_bundle(refused)),
+        ("bundle", _bundle(root, fresh) if "handoff" in fresh else _no_bundle(refused)),
         ("next", _next(root, facts, order, fresh, stop)),
     ]
     return [_line(name, text) for name, text in lines if text][:MOST]
@@ -161,6 +161,20 @@ def _measured(rule: dict[str, Any]) -> str:
 def _stop(stop: Stop) -> str:
     word = _WORDS.get(stop.code)  # of a fault the stage itself says that it is one
     return f"{stop.stage}, {word}: {stop.told}" if word else f"{stop.stage}: {stop.told}"
+
+
+def _bundle(root: Path, fresh: set[str]) -> str:
+    """Where it is; and where what ships is not the float32 network, whose accuracy is told above, what it is."""
+    place = "artifacts/handoff/bundle"
+    try:
+        told = read_json(_locate(root, fresh, "export", "export.json"))["shipped"]
+        variant, accuracy = str(told["variant"]), interval(told["measures"]["accuracy"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return place
+    if variant == "fp32":
+        return place
+    figure = f", whose own accuracy is {formats.percent(accuracy.value)} ({_between(accuracy)})" if accuracy else ""
+    return f"{place}, ships {variant}{figure}"
 
 
 def _no_bundle(refused: bool) -> str:

@@ -2,38 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import tarfile
 import tempfile
 from pathlib import Path
-from typing import Any
 
-from components.contracts import InputError, Refused
-
-
-def own_keys() -> Path:
-    """The folder of this user's keys."""
-    return Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "graftline"
-
-
-def public_key(path: Path | None) -> Any:
-    """The key that was named, or this user's own.
-
-    Raises:
-        InputError: it is not there, or is none.
-    """
-    from components.handoff import verify_bundle
-
-    place = path or own_keys() / "release.pub.pem"
-    if not place.is_file():
-        hint = "name it with --key" if path is None else "name one that is"
-        raise InputError(f"{place} is not there. A signed bundle is checked with the signer's public key: {hint}")
-    try:
-        return verify_bundle.read_key(str(place))
-    except argparse.ArgumentTypeError as error:
-        raise InputError(f"--key: {error}") from None
+from components.contracts import InputError
+from pipelines import bundles
 
 
 def verify(
@@ -53,26 +27,17 @@ def verify(
 
     if not bundle.exists():
         raise InputError(f"{bundle} is not there. Name a bundle: its folder, or its .tar")
-    if unsigned and key:
-        raise InputError("give --key or --unsigned, not both")
     if not verify_bundle.VERSION.fullmatch(at_least):
         raise InputError(f"--at-least: {at_least!r} is not a version such as 1.2.0")
-    trusted = None if unsigned else public_key(key)
-    problems, told = verify_bundle.check(bundle, trusted, at_least)
-    if problems:
-        raise Refused(_lines(bundle, problems))
+    trusted = bundles.trusted_key(key, unsigned)
+    told = bundles.must_hold(bundle, trusted, unsigned, at_least)
     with tempfile.TemporaryDirectory() as aside:
         folder = bundle
         if bundle.is_file():
-            with tarfile.open(bundle, "r:") as tar:  # it holds plain files and folders below one, as was checked
-                tar.extractall(aside, filter="data")
-            folder = Path(aside) / bundle.stem
-        return [told, *_schemas(bundle, folder, completeness)]
-
-
-def _lines(bundle: Path, problems: list[str]) -> str:
-    num = "1 thing does" if len(problems) == 1 else f"{len(problems)} things do"
-    return "\n".join([f"{bundle} is refused, {num} not hold:", *(f"  - {p}" for p in problems)])
+            folder = bundles.unpacked(bundle, Path(aside))
+            bundles.must_hold(folder, trusted, unsigned, at_least)
+        what = "sha256" if unsigned else "sha256, mode, no link"
+        return [told, f"every file: {what}, nothing more and nothing less", *_schemas(bundle, folder, completeness)]
 
 
 def _schemas(bundle: Path, folder: Path, completeness: bool) -> list[str]:
@@ -81,12 +46,11 @@ def _schemas(bundle: Path, folder: Path, completeness: bool) -> list[str]:
 
     problems = schemas.problems(folder)
     if problems:
-        raise Refused(_lines(bundle, problems))
+        raise bundles.refused(bundle.name, problems)
     bill = json.loads((folder / bom.FILE).read_text("utf-8"))
     origin = provenance.read(folder)
     found = fields.fields(bill)
     told = [
-        "every file: sha256, mode, no link, nothing more and nothing less",
         f"{bom.FILE}: CycloneDX {' and '.join(schemas.BOM_VERSIONS)} (strict), {len(bill['components'])} components, "
         f"completeness {fields.score(found)} of 100, of what applies {fields.score(found, applying=True)}",
         f"{provenance.FILE}: in-toto statement with SLSA provenance v1 (claims Build L1), {len(origin.code)} code "

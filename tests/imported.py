@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 
-from pipelines import libraries
+from components.requirements_lock import canonical
 
 CALLED = {"torch.onnx": "onnxscript"}
 """What a library loads for us only where this is called: too much to be counted for all who import that library."""
@@ -100,8 +100,8 @@ def _distributions() -> dict[str, list[str]]:
 
 def distribution(top: str, names: set[str]) -> str:
     """The library that a module comes from; where several share its first name, the one that is called like it."""
-    found = sorted({libraries.canonical(d) for d in _distributions().get(top, [])})
+    found = sorted({canonical(d) for d in _distributions().get(top, [])})
     if not found:
         raise LookupError(f"the module {top} is of no installed library")
-    called = {libraries.canonical(".".join(n.split(".")[:2])) for n in names if n.split(".")[0] == top}
+    called = {canonical(".".join(n.split(".")[:2])) for n in names if n.split(".")[0] == top}
     return next((f for f in found if f in called), found[0])

@@ -86,7 +86,11 @@ def _told() -> dict[str, Any]:
                 "reasons": {"truncated": 2}, "labels": {"cat": 60, "dog": 40}, "splits": {"train": 70, "test": 30},
                 "findings": [{"check": "duplicates", "severity": "warning", "num_samples": 3}],
             },
-            "quality": {"accuracy": interval(0.9), "ece": interval(0.03, 0.01)},
+            "variant": "fp32",
+            "quality": {
+                "shipped": {"accuracy": interval(0.9), "ece": interval(0.03, 0.01)},
+                "float32": {"accuracy": interval(0.9), "ece": interval(0.03, 0.01)},
+            },
             "groups": {"groups": groups, "gaps": [], "headline": ""},
             "verdicts": [
                 {"stage": "validate", "passed": True, "rules": []},

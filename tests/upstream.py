@@ -27,6 +27,8 @@ EXPORT = {
     "num_calibration": 64, "max_size_mb": None, "max_latency_ms": None, "max_memory_mb": None,
 }  # fmt: skip
 """Params of the stage `export`: float32 alone, so that the same bytes come each time."""
+QUALITY = {"num_bootstrap": 100, "level": 0.95, "num_bins": 10}
+"""Params of the stage `evaluate`."""
 
 
 def backbone_spec(model: str = "test_efficientnet", size: int = 32) -> dict[str, Any]:
@@ -110,6 +112,7 @@ def _publish(
     )
     save_run(root / "artifacts/finetune/runs/main", model, record)
     write_json(root / "artifacts/evaluate/calibration.json", {"temperature": {"main": TEMPERATURE}})
+    write_json(root / "artifacts/evaluate/quality.json", {"settings": QUALITY})
     judge(root, True)
 
 
@@ -137,10 +140,10 @@ def tiny_bert(root: Path, max_tokens: int = 24) -> dict[str, Any]:
     return {"name": "transformers", "max_tokens": max_tokens, "pooling": "cls", **tiny_language_models.pinned(folder)}
 
 
-def judge(root: Path, passed: bool) -> None:
-    """The gate's verdict."""
+def judge(root: Path, passed: bool, metric: str = "") -> None:
+    """The gate's verdict. The network is untrained, so by default its rule names no metric that may be judged again."""
     why = "" if passed else "0.4 is below 0.95"
-    rule = Rule("evaluate.accuracy_low at least 0.3", passed, 0.4, 0.3, 0.1, why)
+    rule = Rule("evaluate.accuracy_low at least 0.3", passed, 0.4, 0.3, 0.1, why, metric, "at_least" if metric else "")
     write_json(root / "artifacts/gate/verdict.json", Verdict("gate", passed, (rule,)))
 
 
@@ -159,8 +162,13 @@ def export(root: Path, **settings: Any) -> dict[str, float]:
 
 def test_rows(root: Path) -> Any:
     """The test split of the accepted manifest."""
+    return rows_of(root, "test")
+
+
+def rows_of(root: Path, split: str) -> Any:
+    """A split of the accepted manifest."""
     table = read_table(root / "artifacts/validate/accepted.parquet")
-    return table[table["split"] == "test"].reset_index(drop=True)
+    return table[table["split"] == split].reset_index(drop=True)
 
 
 def odd_images(folder: Path, seed: int = 0) -> list[Path]:
@@ -305,6 +313,7 @@ def _records(labels: list[str], num: int, source: str) -> dict[str, Any]:
         "select/leaderboard.json": {"candidates": [candidate], "prior_agrees": None, "note": ""},
         "evaluate/quality.json": {
             "labels": labels,
+            "settings": QUALITY,
             "runs": {"main": {"test": {m: interval(0.91) for m in measures}}},
             "per_label": [
                 {"label": label, "num": 7, "precision": 0.9, "recall": 0.8, "f1": 0.85 - n / 10}

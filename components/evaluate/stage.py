@@ -3,8 +3,8 @@
 Reads: validate/accepted.parquet (validation and test splits), finetune/runs.
 Writes: predictions.parquet (every run, both splits; columns in components/contracts.py plus probability.<label>),
 embeddings.safetensors (the main run's features, rows in id order), calibration.json (a temperature a run, fitted on
-validation), quality.json (metrics with intervals), transfer.json (main against every reference on the same test
-rows), confusion.csv, reliability.csv (main, test).
+validation), quality.json (metrics with intervals, and this section's settings), transfer.json (main against every
+reference on the same test rows), confusion.csv, reliability.csv (main, test).
 Decides: the accepted samples and the runs; run.seed for the resamples.
 Fails: a run whose labels are not those of the accepted samples (InputError).
 Does not check: whether the figures are good enough. That is `gate`. The training split is never scored.
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
-from components import params, plugins, samples
+from components import params, plugins, quality, samples
 from components.contracts import (
     ATTRIBUTE,
     PROBABILITY,
@@ -109,8 +109,6 @@ def _probabilities(
 ) -> tuple[list[pd.DataFrame], float]:
     import pandas as pd
 
-    from components.evaluate import quality
-
     decision = plugins.load("decisions", record.decision)
     truth = decision.indicators(held["validation"]["label"], record.labels)
     temperature = quality.fit_temperature(logits["validation"], truth, decision)
@@ -142,7 +140,7 @@ def _write(
 ) -> dict[str, float]:
     import pandas as pd
 
-    from components.evaluate import quality, transfer
+    from components.evaluate import transfer
 
     table = pd.concat(predictions).sort_values(["run", "split", "id"], kind="stable").reset_index(drop=True)
     labels, decision = records["main"].labels, plugins.load("decisions", records["main"].decision)
@@ -160,7 +158,12 @@ def _write(
     write_json(job.out("calibration.json"), {"temperature": temperatures, "fitted_on": "validation"})
     write_json(
         job.out("quality.json"),
-        {"labels": labels, "runs": figures, "per_label": quality.per_label(scored, labels)},
+        {
+            "labels": labels,
+            "runs": figures,
+            "per_label": quality.per_label(scored, labels),
+            "settings": params.model_dump(),
+        },
     )
     write_json(job.out("transfer.json"), comparisons)
     main[["label", "predicted"]].to_csv(job.out("confusion.csv"), index=False)
@@ -170,8 +173,7 @@ def _write(
 
 
 def _metrics(figures: dict[str, Interval], comparisons: dict[str, Any], num_test: int) -> dict[str, float]:
-    flat = {name: interval.value for name, interval in figures.items()}
-    flat |= {"accuracy_low": figures["accuracy"].low, "accuracy_high": figures["accuracy"].high}
+    flat = quality.flat(figures)
     for comparison in comparisons["comparisons"]:
         prefix = (
             "transfer_gain" if comparison["reference"] == "from_scratch" else f"gain_over_{comparison['reference']}"

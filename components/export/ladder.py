@@ -1,15 +1,10 @@
-"""The ladder: the network written in several ways, each measured, and the one that ships.
-
-A rung may ship if the lower end of the paired interval of its accuracy minus float32's, on the validation split, is at
-least -max_loss. Of those, going from the simplest to the least simple, one takes the place of the one before if it is
-at least min_speedup times as fast, at batch 1 and at batch 16. So a tie goes to the simpler.
-"""
+"""The ladder: the network written in several ways, and each measured: what it loses, and what it costs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -17,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from components.contracts import Interval, Refused, write_atomic
+from components.contracts import Interval, write_atomic
 from components.export import parity, runtime, trial
 from components.export.graph import NotMade, Samples
 from components.export.network import SCALED
@@ -30,17 +25,11 @@ if TYPE_CHECKING:
 LEVEL = 0.95
 """Confidence level of the paired intervals."""
 FIRST = "fp32"
-NOTE = (
-    "Milliseconds a batch on this machine, by batch size: every model in a process of its own, in interleaved rounds; "
-    "median, smallest and largest of the rounds' medians. memory_mb is the peak of the whole process, Python and ONNX "
-    "Runtime included. Other load on the machine changes them."
-)
 Answer = Callable[[Path, str], "Outputs"]
 """A model's file and a split -> its outputs."""
-
-
-class VariantError(Refused):
-    """The variant that params pin may not ship (exit code 3)."""
+ByBatch = dict[int, tuple[np.ndarray, "Outputs"]]
+"""Batch size -> indices of samples, and what they are answered."""
+InOtherBatches = Callable[[Path, str], ByBatch]
 
 
 @dataclass(frozen=True)
@@ -52,9 +41,11 @@ class Loss:
     gain: Interval
     """Accuracy minus float32's, paired."""
     flips: int
-    """Samples whose decision differs from float32's."""
+    """Samples whose decision differs from float32's, in batches of parity.REFERENCE_BATCH."""
     outputs: dict[str, dict[str, float]]
     """Differences from float32 by output; see parity.differences."""
+    batches: dict[str, dict[str, int]] = field(default_factory=dict)
+    """On validation, the flips in batches of other sizes: num_samples and flips, by size."""
 
 
 @dataclass(frozen=True)
@@ -107,14 +98,15 @@ def _loads(rung: Rung, threads: int) -> Rung:
     try:
         runtime.open_session(rung.place, threads)
     except Exception as error:  # its errors have no common type
-        told = (str(error).splitlines() or [type(error).__name__])[0].replace(str(rung.place), "the model")[:200]
-        return Rung(rung.name, rung.told, f"not made: ONNX Runtime does not take it: {told}")
+        told = f"not made: ONNX Runtime does not take it: {runtime.in_short(error, rung.place)}"
+        return Rung(rung.name, rung.told, told)
     return rung
 
 
 def measure(
-    rungs: Iterable[Rung], answer: Answer, truths: Mapping[str, np.ndarray], decision: ModuleType
-) -> list[Rung]:
+    rungs: Iterable[Rung], answer: Answer, truths: Mapping[str, np.ndarray], decision: ModuleType,
+    in_other_batches: InOtherBatches | None = None,
+) -> list[Rung]:  # fmt: skip
     """The same with their losses on every split; `truths` are bool [N, K] by split."""
     found: list[Rung] = []
     first: dict[str, Outputs] = {}
@@ -125,8 +117,21 @@ def measure(
         outputs = {split: answer(rung.place, split) for split in truths}
         first = first or outputs
         losses = {s: _loss(outputs[s], first[s], truth, decision.OUTPUT) for s, truth in truths.items()}
+        if in_other_batches and rung.name != FIRST:
+            for split, loss in losses.items():
+                others = in_other_batches(rung.place, split)
+                losses[split] = replace(loss, batches=_flips_by_batch(others, first[split], decision.OUTPUT))
         found.append(replace(rung, why_not=rung.why_not or _broken(outputs), losses=losses))
     return found
+
+
+def _flips_by_batch(others: ByBatch, first: Outputs, decided: str) -> dict[str, dict[str, int]]:
+    return {
+        str(batch): {
+            "num_samples": len(chosen), "flips": int(parity.flips(first[decided][chosen], found[decided]).sum()),
+        }
+        for batch, (chosen, found) in others.items()
+    }  # fmt: skip
 
 
 def _broken(outputs: Mapping[str, Outputs]) -> str:
@@ -146,13 +151,29 @@ def _loss(found: Outputs, first: Outputs, truth: np.ndarray, decided: str) -> Lo
 
 def _right(decided: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Whether the decision is exactly the truth, bool [N]."""
-    guess = decided.astype(bool) if decided.ndim > 1 else decided[:, None] == np.arange(truth.shape[1])
-    return np.asarray((guess == truth).all(axis=1))
+    return np.asarray((guessed(decided, truth.shape[1]) == truth).all(axis=1))
 
 
-def outputs_of(path: Path, threads: int, rows: np.ndarray, feed: FeedOf, progress: Progress) -> Outputs:
+def guessed(decided: np.ndarray, num_labels: int) -> np.ndarray:
+    """Which labels were decided for, bool [N, K], from a model's decisions, [N] or [N, K]."""
+    return np.asarray(decided.astype(bool) if decided.ndim > 1 else decided[:, None] == np.arange(num_labels))
+
+
+def outputs_of(path: Path, rows: np.ndarray, threads: int, feed: FeedOf, progress: Progress) -> Outputs:
     """What a rung answers, in batches of 16 in the samples' order."""
     return parity.exported(runtime.open_session(path, threads), rows, feed, parity.REFERENCE_BATCH, progress)
+
+
+def in_other_batches(
+    path: Path, rows: np.ndarray, lengths: np.ndarray | None, threads: int, feed: FeedOf, progress: Progress
+) -> ByBatch:
+    """The same in the other batch sizes of parity: an answer may depend on the other samples of its batch."""
+    session, found = runtime.open_session(path, threads), {}
+    for batch in parity.BATCHES:
+        if batch != parity.REFERENCE_BATCH:
+            chosen = parity.asked(len(rows), batch, lengths)
+            found[batch] = (chosen, parity.exported(session, rows[chosen], feed, batch, progress))
+    return found
 
 
 def costs(
@@ -177,106 +198,3 @@ def costs(
         if len(trials) > 1:
             say(f"measuring {', '.join(trials)} side by side")
         return found, trial.compare(trials, feeds)
-
-
-@dataclass(frozen=True)
-class Decision:
-    """Which rung ships, and of each why it does or does not, in words that hold no measured time."""
-
-    variant: str
-    decided: str
-    """measured, or pinned."""
-    why: str
-    reasons: dict[str, str]
-    measured: str
-    """The rung that the measurement alone would choose."""
-
-
-def decide(
-    rungs: Sequence[Rung], latency: Mapping[str, Mapping[str, float]], max_loss: float, min_speedup: float, pinned: str
-) -> Decision:
-    """`latency` is milliseconds by rung and batch size, of those that may ship; `pinned` is a rung, or auto.
-
-    Raises:
-        VariantError: the pinned rung could not be made, or loses too much.
-    """
-    reasons = {rung.name: rung.why_not or _too_much(rung, max_loss) for rung in rungs}
-    best = rungs[0].name
-    for rung in rungs[1:]:
-        if reasons[rung.name]:
-            continue
-        if _speedup(latency[best], latency[rung.name]) >= min_speedup:
-            reasons[best] = f"{rung.name} is at least {min_speedup:g} times as fast, and loses no more than allowed"
-            best = rung.name
-        else:
-            reasons[rung.name] = f"it is not {min_speedup:g} times as fast as {best} at batch 1 and 16"
-    if pinned != "auto":
-        return _pinned(rungs, max_loss, pinned, best)
-    tried = sum(rung.place is not None for rung in rungs)
-    if best == rungs[0].name:
-        why = (
-            "nothing else was tried that could ship" if tried == 1 else "nothing else is clearly faster within the loss"
-        )
-    else:
-        why = f"the fastest that loses at most {100 * max_loss:g} points of accuracy, with {100 * LEVEL:g} % confidence"
-    return Decision(best, "measured", why, {**reasons, best: f"ships: {why}"}, best)
-
-
-def _pinned(rungs: Sequence[Rung], max_loss: float, pinned: str, measured: str) -> Decision:
-    """What is not the pinned one says only what no measured time decides, so that the record is the same each time."""
-    stable = {rung.name: rung.why_not or _too_much(rung, max_loss) for rung in rungs}
-    if stable[pinned]:
-        raise VariantError(
-            f"export.variant pins {pinned}, which may not ship: {stable[pinned]}. Set it to auto or another rung, or "
-            "raise `export.max_loss`."
-        )
-    why = f"export.variant pins {pinned}"
-    told = {name: reason or f"not asked for: {why}" for name, reason in stable.items()}
-    return Decision(pinned, "pinned", why, {**told, pinned: f"ships: {why}"}, measured)
-
-
-def settle(decision: Decision, rungs: Sequence[Rung], max_loss: float, recorded: Mapping[str, Any]) -> Decision:
-    """The recorded decision (see `record`) where a model is made again: other times may not make it another model.
-
-    What was measured now is kept as `measured`. A recorded variant that may not ship here is not taken.
-    """
-    stable = {rung.name: rung.why_not or _too_much(rung, max_loss) for rung in rungs}
-    variant = str(recorded.get("variant", ""))
-    if decision.decided == "pinned" or stable.get(variant, "unknown"):
-        return decision
-    told = {str(one["name"]): str(one["why"]) for one in recorded["rungs"]}
-    reasons = {name: why or told.get(name, "") for name, why in stable.items()}
-    return Decision(variant, str(recorded["decided"]), str(recorded["why"]), reasons, decision.measured)
-
-
-def _too_much(rung: Rung, max_loss: float) -> str:
-    """Why its loss forbids it; empty: it does not. Float32 loses nothing against itself."""
-    if rung.place is None or rung.name == FIRST:
-        return ""
-    loss = rung.losses["validation"]
-    if loss.gain.low >= -max_loss:
-        return ""
-    told = f"on {loss.num_samples} validation samples it may lose {-100 * loss.gain.low:.2g} points of accuracy"
-    few = " (too few samples to say less)" if loss.flips == 0 else f" ({loss.flips} labels flip)"
-    return f"{told}{few}; export.max_loss allows {100 * max_loss:g}"
-
-
-def _speedup(before: Mapping[str, float], after: Mapping[str, float]) -> float:
-    """The smaller one of those at each batch size."""
-    return min(before[batch] / after[batch] for batch in before)
-
-
-def record(rungs: Sequence[Rung], decision: Decision) -> dict[str, Any]:
-    """What is kept of a ladder: byte-stable, so no measured time."""
-    rows = [
-        {
-            "name": rung.name,
-            "shipped": rung.name == decision.variant,
-            "why": decision.reasons[rung.name],
-            "told": rung.told,
-            "size_mb": rung.size_mb,
-            "losses": {split: asdict(loss) for split, loss in rung.losses.items()},
-        }
-        for rung in rungs
-    ]
-    return {"variant": decision.variant, "decided": decision.decided, "why": decision.why, "rungs": rows}

@@ -74,30 +74,25 @@ def compare(
     expected: Outputs, session: Any, rows: np.ndarray, feed: FeedOf, progress: Progress,
     lengths: np.ndarray | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Largest, mean and 99th-percentile absolute difference of each output, and the decisions that flipped, over all
-    batch sizes; and the same by thirds of the samples' lengths, where they have one.
+    """Differences of each output (see `differences`) over all batch sizes, and the decisions that flipped; and the same
+    by thirds of the samples' lengths, where they have one.
 
-    `scale` is the largest absolute value that torch gives for that output, `relative` = max_abs / scale and
-    `mean_relative` = mean_abs / scale. The reference is one pass of torch at REFERENCE_BATCH, so that a difference by
-    batch size or padding counts as one too. Every figure is rounded up to two digits: it stays an upper bound, and
-    last bits do not change the file.
+    The reference is one pass of torch at REFERENCE_BATCH, so that a difference by batch size or padding counts too.
     """
     decision = next(iter(expected))
     batches: dict[str, dict[str, float]] = {}
-    flipped = np.zeros(len(rows), dtype=bool)
+    flipped, worst = np.zeros(len(rows), dtype=bool), np.zeros(len(rows))
     scales = {name: scale_of(expected[name]) for name in SCALED}
     gaps: dict[str, list[np.ndarray]] = {name: [] for name in SCALED}
-    worst = np.zeros(len(rows))
     for batch in BATCHES:
-        chosen = _single(len(rows), lengths) if batch == 1 else np.arange(len(rows))
+        chosen = asked(len(rows), batch, lengths)
         found = exported(session, rows[chosen], feed, batch, progress)
         wrong = flips(expected[decision][chosen], found[decision])
         flipped[chosen[wrong]] = True
-        own = np.zeros(len(chosen))
-        for name in SCALED:
-            gap = np.abs(found[name].astype(np.float64) - expected[name][chosen])
+        apart = [np.abs(found[name].astype(np.float64) - expected[name][chosen]) for name in SCALED]
+        for name, gap in zip(SCALED, apart):
             gaps[name].append(gap.ravel())
-            own = np.maximum(own, gap.max(axis=1) / scales[name])  # NaN stays NaN
+        own = np.max([gap.max(axis=1) / scales[name] for name, gap in zip(SCALED, apart)], axis=0)  # NaN stays NaN
         worst[chosen] = np.maximum(worst[chosen], own)
         batches[str(batch)] = {
             "num_samples": len(chosen),
@@ -114,6 +109,11 @@ def compare(
         "lengths": _by_length(worst, flipped, lengths),
         **max(outputs.values(), key=lambda o: _order(o["relative"])),
     }
+
+
+def asked(num: int, batch: int, lengths: np.ndarray | None) -> np.ndarray:
+    """Indices of the samples that are asked at a batch size."""
+    return _single(num, lengths) if batch == 1 else np.arange(num)
 
 
 def _single(num: int, lengths: np.ndarray | None) -> np.ndarray:
@@ -145,7 +145,8 @@ def scale_of(values: np.ndarray) -> float:
 
 
 def differences(gaps: np.ndarray, scale: float) -> dict[str, float]:
-    """Of absolute differences: largest, mean, 99th percentile, and the first two over the scale."""
+    """Of absolute differences: largest, mean, 99th percentile, and the first two over the scale, which is the largest
+    absolute value of the output. Rounded up to two digits: an upper bound, and last bits do not change the file."""
     found = {"max_abs": gaps.max(), "mean_abs": gaps.mean(), "p99_abs": np.quantile(gaps, 0.99)}
     found |= {"relative": gaps.max() / scale, "mean_relative": gaps.mean() / scale}
     return {**{name: up(float(value)) for name, value in found.items()}, "scale": float(f"{scale:.4g}")}

@@ -19,7 +19,7 @@ def draw(rungs: Sequence[Rung], costs: dict[str, dict[str, Any]], variant: str, 
     axes = figure.add_subplot()
     for number, rung in enumerate(r for r in rungs if r.name in costs):
         gain = rung.losses["validation"].gain
-        at, lost = costs[rung.name]["latency_ms"]["1"]["median"], -100 * gain.value
+        at, lost = costs[rung.name]["latency_ms"]["1"]["low"], -100 * gain.value
         ends = [[max(0.0, lost + 100 * gain.high)], [max(0.0, -100 * gain.low - lost)]]
         face = f"C{number}" if rung.name == variant else "white"
         axes.errorbar([at], [lost], yerr=ends, fmt="o", color=f"C{number}", markerfacecolor=face, capsize=4)
@@ -28,7 +28,7 @@ def draw(rungs: Sequence[Rung], costs: dict[str, dict[str, Any]], variant: str, 
     axes.axhline(100 * max_loss, color="0.5", linestyle="--", linewidth=1, label="most that may be lost")
     axes.set_xlabel("milliseconds, one sample")
     axes.set_ylabel("points of accuracy lost (95 % interval)")
-    axes.set_xlim(0, 1.4 * max(own["latency_ms"]["1"]["median"] for own in costs.values()))
+    axes.set_xlim(0, 1.4 * max(own["latency_ms"]["1"]["low"] for own in costs.values()))
     axes.margins(y=0.15)
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=120)

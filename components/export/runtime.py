@@ -29,6 +29,14 @@ def open_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(str(path), options, providers=[PROVIDER])
 
 
+def in_short(error: Exception, path: Path) -> str:
+    """What ONNX Runtime says of a model, without the folder that it lay in, which is another one each time."""
+    told = (str(error).splitlines() or [type(error).__name__])[0]
+    for folder in {str(path.parent), str(path.parent.resolve()), str(path.parent.absolute())}:
+        told = told.replace(f"{folder}/", "")
+    return told[:200]
+
+
 def interface(session: onnxruntime.InferenceSession) -> dict[str, list[dict[str, Any]]]:
     """Inputs and outputs with name, shape (the free dimension by its name) and dtype."""
 

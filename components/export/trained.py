@@ -67,13 +67,18 @@ def calibration(trained: Trained, job: Job, train: pd.DataFrame, choices: Sequen
     drawn = train.iloc[np.argsort(keys, kind="stable")[:most]].reset_index(drop=True)
     rows = trained.feed.prepare(drawn, job)
     names = trained.feed.task.model_inputs(trained.record.preprocessing)
-    cut = max(1, round(len(rows) * (1 - PROBE_SHARE))) if len(rows) > 1 else 0
+    cut = split_at(len(rows))
 
     def batches(some: np.ndarray) -> tuple[dict[str, np.ndarray], ...]:
         starts = range(0, len(some), CALIBRATION_BATCH)
         return tuple(dict(zip(names, trained.feed.collate(some[s : s + CALIBRATION_BATCH]))) for s in starts)
 
     return Samples(batches(rows[:cut]), batches(rows[cut:]), job.run.threads)
+
+
+def split_at(num: int) -> int:
+    """How many of so many samples ranges are taken from; settings are compared with the rest."""
+    return max(1, round(num * (1 - PROBE_SHARE))) if num > 1 else 0
 
 
 def examples(

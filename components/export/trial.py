@@ -18,16 +18,17 @@ from typing import Any, Self
 
 import numpy as np
 
+from components.contracts import InputError
 from components.export import runtime
 
 BATCHES = (1, 16)
-ROUNDS = 7
+ROUNDS = 12
 """Every model once a round, so that what else the machine does in a while meets all of them."""
-SECONDS = 0.06
+SECONDS = 0.03
 """Of calls a model, a batch size and a round, and at least MIN_CALLS of them."""
 MIN_CALLS = 1
 WARM_UP = 2
-QUIET_SECONDS = 0.02
+QUIET_SECONDS = 0.015
 """Before a turn: the threads of the model before it spin for a moment."""
 MAX_SECONDS = 600
 """That an answer may take."""
@@ -38,10 +39,16 @@ class TrialError(Exception):
     """The model does not load or does not answer in a process of its own; the message says why, in stable words."""
 
 
+class NoAnswer(InputError):
+    """The process is there and gives no answer in MAX_SECONDS. That may be the load of the machine, so nothing is
+    concluded from it: the stage ends."""
+
+
 class Trial:
     """One model in a process of its own."""
 
     def __init__(self, path: Path, threads: int) -> None:
+        self._name = path.stem
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, str(path), threads), daemon=True)
@@ -52,7 +59,7 @@ class Trial:
     def __enter__(self) -> Self:
         try:
             self.load_seconds = self._answer()
-        except TrialError:
+        except (TrialError, NoAnswer):
             self._end()
             raise
         return self
@@ -90,7 +97,10 @@ class Trial:
     def _answer(self) -> Any:
         try:
             if not self._pipe.poll(MAX_SECONDS):
-                raise TrialError(f"no answer in {MAX_SECONDS} s")
+                raise NoAnswer(
+                    f"{self._name} gave no answer in {MAX_SECONDS} s. Run again when the machine has less to do, or "
+                    "take that variant out of `export.rungs`."
+                )
             good, found = self._pipe.recv()
         except (EOFError, OSError):
             raise TrialError("its process ended") from None
@@ -108,7 +118,7 @@ class Trial:
 
 def compare(trials: dict[str, Trial], feeds: dict[int, Feed]) -> dict[str, dict[str, Any]]:
     """Milliseconds a batch of each model by batch size, in interleaved rounds: the median of the rounds' medians, and
-    the smallest and largest of them; and the peak memory."""
+    the smallest and largest of them; and the peak memory. Whoever decides takes the smallest: other load adds time."""
     found: dict[str, dict[str, Any]] = {name: {"latency_ms": {}} for name in trials}
     for batch, feed in feeds.items():
         rounds: dict[str, list[float]] = {name: [] for name in trials}
@@ -135,7 +145,7 @@ def _serve(pipe: Connection, path: str, threads: int) -> None:
         session = runtime.open_session(Path(path), threads)
         pipe.send((True, time.perf_counter() - start))
     except Exception as error:
-        pipe.send((False, f"it does not load: {_in_short(error)}"))
+        pipe.send((False, f"it does not load: {runtime.in_short(error, Path(path))}"))
         return
     while True:
         try:
@@ -145,11 +155,7 @@ def _serve(pipe: Connection, path: str, threads: int) -> None:
         try:
             pipe.send((True, what(session, *arguments)))
         except Exception as error:
-            pipe.send((False, f"it fails: {_in_short(error)}"))
-
-
-def _in_short(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+            pipe.send((False, f"it fails: {runtime.in_short(error, Path(path))}"))
 
 
 def _answers(session: Any, feeds: list[Feed]) -> list[dict[str, np.ndarray]]:

@@ -65,10 +65,14 @@ class RuleParams(params.Params):
         assert limit is not None, "one of the two is there"
         return float(limit)
 
+    @property
+    def side(self) -> str:
+        """at_least or at_most."""
+        return "at_least" if self.at_least is not None else "at_most"
+
     def title(self) -> str:
         """'evaluate.accuracy_low at least 0.95', after the rule's own name where it has one."""
-        side = "at least" if self.at_least is not None else "at most"
-        told = f"{self.metric} {side} {self.limit:.12g}"
+        told = f"{self.metric} {self.side.replace('_', ' ')} {self.limit:.12g}"
         return f"{self.name} ({told})" if self.name else told
 
 
@@ -121,14 +125,11 @@ def _judge_one(rule: RuleParams, metrics: Mapping[str, Any]) -> contracts.Rule:
     value = _measured(metrics.get(rule.metric))
     if value is None:
         why = _with_reason(_not_measured(rule.metric, metrics), rule)
-        return contracts.Rule(rule.title(), False, None, rule.limit, None, why)
-    margin = value - rule.limit if rule.at_least is not None else rule.limit - value
+        return contracts.Rule(rule.title(), False, None, rule.limit, None, why, rule.metric, rule.side)
+    margin, told = contracts.margin(value, rule.side, rule.limit)
     passed = margin >= 0
-    wrong = "below" if rule.at_least is not None else "above"
-    side = "at least" if rule.at_least is not None else "at most"
-    told = f"{_number(value)} is {side if passed else wrong} {_number(rule.limit)}, by {_number(abs(margin))}"
     why = told if passed else _with_reason(told, rule)
-    return contracts.Rule(rule.title(), passed, value, rule.limit, margin, why)
+    return contracts.Rule(rule.title(), passed, value, rule.limit, margin, why, rule.metric, rule.side)
 
 
 def _measured(value: Any) -> float | None:
@@ -155,10 +156,6 @@ def _not_measured(metric: str, metrics: Mapping[str, Any]) -> str:
 
 def _with_reason(told: str, rule: RuleParams) -> str:
     return f"{told}. {rule.why}" if rule.why else told
-
-
-def _number(value: float) -> str:
-    return f"{value:.4g}"
 
 
 def _metrics(job: Job) -> dict[str, Any]:

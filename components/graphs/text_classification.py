@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from components import hard_texts, params
-from components.contracts import write_atomic
+from components.contracts import InputError, write_atomic
 from components.preprocessing import text_classification as texts
 from components.preprocessing.text_classification import Preprocessing, Text
 
@@ -41,7 +41,7 @@ FILE, TEXT = "tokenizer.onnx", "text"
 """Name of the second graph, and of its input."""
 DOMAIN = "ai.onnx.contrib"
 MAX_SECONDS = 300
-"""For all texts; an operator that hangs is as useless as one that is wrong."""
+"""For all texts; beyond it the stage ends, so that load on the machine does not decide what is written."""
 CLASSES = {"BPE": ("GPT2Tokenizer", "LlamaTokenizer"), "Unigram": ("T5Tokenizer", "XLMRobertaTokenizer")}
 """Model of a tokenizer.json -> what HfJsonTokenizer may call it."""
 
@@ -80,7 +80,11 @@ def compare(table: pd.DataFrame, preprocessing: dict[str, Any], root: Path) -> d
 
 
 def companion(preprocessing: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Writes tokenizer.onnx into `folder` if its ids are equal on every hard text; else says `why` there is none."""
+    """Writes tokenizer.onnx into `folder` if its ids are equal on every hard text; else says `why` there is none.
+
+    Raises:
+        InputError: it gave no answer in time.
+    """
     how = Preprocessing.read(preprocessing)
     given = [text for text in map(texts.clean, hard_texts.texts()) if text]
     wanted = [row.tokens.ids.tolist() for row in how.prepared([Text(text) for text in given]) if row.tokens]
@@ -186,7 +190,12 @@ def _asked(graph: bytes, given: list[str]) -> list[list[int]] | str:
     process.start()
     theirs.close()
     try:
-        found: list[list[int]] | str = ours.recv() if ours.poll(MAX_SECONDS) else f"no answer in {MAX_SECONDS} s"
+        if not ours.poll(MAX_SECONDS):  # that may be the machine's load, so nothing is concluded from it
+            raise InputError(
+                f"the graph of the tokenizer gave no answer for {len(given)} texts in {MAX_SECONDS} s. Run `export` "
+                "again when the machine has less to do."
+            )
+        found: list[list[int]] | str = ours.recv()
     except EOFError:
         found = "it ends the process that runs it"
     finally:

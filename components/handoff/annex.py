@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from components.handoff.card import HUMAN, shown
+from components.handoff.card import HUMAN, parities, shown
 
 Facts = dict[str, Any]
 Told = list[tuple[str, str]]
@@ -69,6 +69,9 @@ def _files(*names: str) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
+MAIN_PACKAGES = ("torch", "timm", "transformers", "tokenizers", "onnx", "onnxruntime", "numpy")
+
+
 def _version(facts: Facts) -> Told:
     source = facts["provenance"]
     commit = source.get("commit") or f"not known ({source.get('commit_note') or 'no reason given'})"
@@ -82,10 +85,15 @@ def _version(facts: Facts) -> Told:
 
 def _software(facts: Facts) -> Told:
     environment = facts["provenance"]["environment"]
-    packages = ", ".join(f"{k} {v}" for k, v in sorted(environment.get("packages", {}).items()))
+    packages = environment.get("packages", {})
+    named = ", ".join(f"{name} {packages[name]}" for name in MAIN_PACKAGES if name in packages)
+    others = len(packages) - sum(name in packages for name in MAIN_PACKAGES)
     return [
         (f"to run it: Python with {', '.join(facts['sample']['requires'])}", _files("requirements.txt")),
-        (f"made with Python {environment.get('python')}, {packages}", _files("provenance.json", "bom.cdx.json")),
+        (
+            f"made with Python {environment.get('python')}, {named} and {others} more libraries",
+            _files("provenance.json", "bom.cdx.json"),
+        ),
         (f"dependencies lock: sha256 {facts['provenance']['lock_sha256']}", _files("provenance.json")),
     ]
 
@@ -125,7 +133,10 @@ def _methods(facts: Facts) -> Told:
             f"trained by {shown(record['strategy'])}, {record['epochs']} epochs",
             _files("provenance.json", "evaluation.json"),
         ),
-        (f"did transfer help? {facts['transfer'].get('headline')}", _files("evaluation.json", "metrics.json")),
+        (
+            f"did transfer help the training{facts['shipped']['of']}? {facts['transfer'].get('headline')}",
+            _files("evaluation.json", "metrics.json"),
+        ),
     ]
 
 
@@ -134,7 +145,7 @@ def _design(facts: Facts) -> Told:
     return [
         *([(f"shipped as {ladder['variant']}: {ladder['why']}", _files("ladder.json"))] if ladder else []),
         (
-            f"it answers with {decision['answer']}; {decision['output']}: {decision['formula']}",
+            f"it answers with {decision['answer']}; its probabilities are {decision['formula']}",
             _files("signature.json"),
         ),
         (f"labels: {', '.join(map(str, facts['labels'][:20]))}", _files("labels.json")),
@@ -175,31 +186,44 @@ def _data(facts: Facts) -> Told:
 
 
 def _oversight(facts: Facts) -> Told:
-    ece = (facts["quality"]["test"].get("ece") or {}).get("value")
-    told = f"probabilities are calibrated (expected calibration error {shown(ece)}), so that a person can set a limit"
+    own = facts["shipped"]
+    ece = (own["measures"].get("ece") or {}).get("value")
+    told = (
+        f"probabilities are calibrated (expected calibration error of {own['title']}: {shown(ece)}), so that a limit "
+        "can be set below which a person decides"
+    )
     return [(told, _files("evaluation.json", "metrics.json"))]
 
 
 def _testing(facts: Facts) -> Told:
-    splits, quality = facts["splits"], facts["quality"]
+    splits, own = facts["splits"], facts["shipped"]
     rules = [rule for verdict in facts["verdicts"] for rule in verdict.get("rules", ())]
     blessed = next((v for v in facts["verdicts"] if v["stage"] == "export"), None)
     held = sum(bool(rule["passed"]) for rule in rules)
-    parity = facts["export"]["parity"]
     return [
         (f"{splits['validation']} validation and {splits['test']} test samples", _files("evaluation.json")),
-        (str(quality["headline"]), _files("evaluation.json", "metrics.json")),
-        (f"measures: {', '.join(quality['test'])}, each with a {quality['level']} interval", _files("evaluation.json")),
-        (f"groups: {facts['groups'].get('headline')}", _files("evaluation.json", "metrics.json")),
-        (f"shift of the data: {facts['drift'].get('headline')}", _files("evaluation.json")),
-        (f"{held} of {len(rules)} rules hold, each with its limit and margin", _files("evaluation.json")),
+        (str(own["headline"]), _files("evaluation.json", "metrics.json")),
+        (f"measures: {', '.join(own['measures'])}, each with a {own['level']} interval", _files("evaluation.json")),
+        (f"groups{own['of']}: {facts['groups'].get('headline')}", _files("evaluation.json", "metrics.json")),
         (
-            f"the exported model against the trained one: at most {shown(parity['relative'])} of the outputs' scale, "
-            f"{parity['flips']} labels differ on {parity['num_samples']} samples",
-            _files("metrics.json", "card.md"),
+            f"shift of the data{own['of'] and ', as it reaches the float32 network'}: {facts['drift'].get('headline')}",
+            _files("evaluation.json"),
         ),
-        *([("; ".join(rule["why"] for rule in blessed["rules"]), _files("evaluation.json"))] if blessed else []),
+        (f"{held} of {len(rules)} rules hold, each with its limit and margin", _files("evaluation.json")),
+        *(
+            (f"known of the float32 network alone, not of {own['title']}: {rule}", _files("evaluation.json"))
+            for rule in ([] if own["exact"] else own.get("not_judged_again", []))
+        ),
+        *((_against(title, parity), _files("evaluation.json")) for title, parity in parities(facts).items()),
+        *((f"{rule['name']}: {rule['why']}", _files("evaluation.json")) for rule in (blessed or {}).get("rules", ())),
     ]
+
+
+def _against(title: str, parity: dict[str, Any]) -> str:
+    return (
+        f"{title} against the trained network in PyTorch: at most {shown(parity['relative'])} of the outputs' scale, "
+        f"{parity['flips']} labels differ on {parity['num_samples']} samples"
+    )
 
 
 def _security(facts: Facts) -> Told:
@@ -212,18 +236,19 @@ def _security(facts: Facts) -> Told:
 
 
 def _limits(facts: Facts) -> Told:
+    own = facts["shipped"]
     gaps = [
-        f"{gap['measure']} by {gap['grouping']}: worst {gap['worst']}, gap {shown(gap['gap']['value'])}, "
+        f"{gap['measure']}{own['of']} by {gap['grouping']}: worst {gap['worst']}, gap {shown(gap['gap']['value'])}, "
         f"{gap['verdict']}"
         for gap in facts["groups"].get("gaps", ())
     ]
     small = f"{facts['groups']['num_small']} of {len(facts['groups']['groups'])} groups are too small to be judged"
     return [
-        (str(facts["quality"]["headline"]), _files("evaluation.json", "metrics.json")),
+        (str(own["headline"]), _files("evaluation.json", "metrics.json")),
         *((gap, _files("evaluation.json")) for gap in gaps[:20]),
         (small, _files("evaluation.json")),
         (f"input: {facts['sample']['input']}", _files("signature.json")),
-        *((str(limit), _files("card.md")) for limit in facts["sample"]["limits"]),
+        *((str(limit), _files("card.md")) for limit in (*facts["sample"]["limits"], *own["limits"])),
     ]
 
 
@@ -233,9 +258,10 @@ def _monitoring(facts: Facts) -> Told:
         return []
     told = (
         f"reference for drift: {profile['properties']['num']} training and {profile['outputs']['num']} validation "
-        "samples, with the detectors and thresholds that judged the test split"
+        f"samples, as {facts['shipped']['title']} answers for them, with the detectors and thresholds that judged the "
+        "test split"
     )
-    return [(told, _files("profile/profile.json"))]
+    return [(told, _files("profile/profile.json")), (profile["risk"], _files("card.md"))]
 
 
 ITEMS = (

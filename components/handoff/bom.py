@@ -9,12 +9,12 @@ Source: CycloneDX 1.6 (ECMA-424); names of properties as the OWASP AIBOM generat
 from __future__ import annotations
 
 import json
-import re
 import uuid
 from collections.abc import Iterable, Mapping
 
 from components.handoff.bom_card import UNSTATED, Facts, Json, card, properties
 from components.handoff.provenance import Provenance
+from components.requirements_lock import canonical, locked
 
 FILE = "bom.cdx.json"
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:graftline:bom")
@@ -23,7 +23,7 @@ NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:graftline:bom")
 def build(facts: Facts, origin: Provenance, model: str, lock: str, requirements: Iterable[str]) -> Json:
     """The whole BOM. `model` is the sha256 of model.onnx; `lock` requirements.lock's text; `requirements` the lines
     of the bundle's requirements.txt."""
-    hashes = locked(lock)
+    hashes = {f"{name}=={version}": files for name, (version, files) in locked(lock).items()}
     serving = dict(line.split("==") for line in requirements)
     libraries = [_library(name, version, hashes, "required") for name, version in sorted(serving.items())]
     used = {n: v for e in (origin.environment, *origin.environments_that_differ.values()) for n, v in _packages(e)}
@@ -53,28 +53,13 @@ def numbered(told: Json) -> Json:
     return {**content, "serialNumber": f"urn:uuid:{serial}"}
 
 
-def locked(lock: str) -> dict[str, list[str]]:
-    """Library==version -> the sha256 of each of its files, from a lock as uv and pip write it."""
-    entries = re.split(r"^(?=[A-Za-z0-9])", lock, flags=re.MULTILINE)
-    found = {}
-    for entry in entries:
-        named = re.match(r"([A-Za-z0-9._-]+)==([^\s;\\]+)", entry)
-        if named:
-            found[f"{_normal(named[1])}=={named[2]}"] = sorted(set(re.findall(r"--hash=sha256:([0-9a-f]{64})", entry)))
-    return found
-
-
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
 def _packages(environment: Json) -> list[tuple[str, str]]:
-    return [(_normal(name), str(version)) for name, version in environment.get("packages", {}).items()]
+    return [(canonical(name), str(version)) for name, version in environment.get("packages", {}).items()]
 
 
 def _library(name: str, version: str, hashes: dict[str, list[str]], scope: str) -> Json:
     """`scope`: required to run the bundle; excluded: it made the model, and does not go along."""
-    purl = f"pkg:pypi/{_normal(name)}@{version}"
+    purl = f"pkg:pypi/{canonical(name)}@{version}"
     told = {
         "type": "library",
         "bom-ref": f"pypi/{name}",
@@ -83,11 +68,11 @@ def _library(name: str, version: str, hashes: dict[str, list[str]], scope: str) 
         "purl": purl,
         "scope": scope,
     }
-    files = hashes.get(f"{_normal(name)}=={version}", [])
+    files = hashes.get(f"{canonical(name)}=={version}", [])
     if not files:
         return told
     place = {
-        "type": "distribution", "url": f"https://pypi.org/project/{_normal(name)}/{version}/",
+        "type": "distribution", "url": f"https://pypi.org/project/{canonical(name)}/{version}/",
         "comment": "any one of the files with these hashes, as requirements.lock has them", "hashes": _sha256(*files),
     }  # fmt: skip
     return {**told, "externalReferences": [place]}
@@ -162,7 +147,8 @@ def _data(facts: Facts, origin: Provenance) -> Json:
 
 def _metadata(facts: Facts) -> Json:
     stated = facts["stated"]
-    accuracy = facts["quality"]["test"].get("accuracy", {}).get("value")
+    own = facts["shipped"]
+    accuracy = own["measures"].get("accuracy", {}).get("value")
     told = {
         "safetyRiskAssessment": stated.get("safety_risk"),
         "energyConsumption": stated.get("energy"),
@@ -171,7 +157,7 @@ def _metadata(facts: Facts) -> Json:
         "informationAboutTraining": f"{facts['record']['strategy']['name']}, {facts['record']['epochs']} epochs, seed "
         f"{facts['seed']}; every parameter is in provenance.json",
         "informationAboutApplication": stated.get("intended_use"),
-        "metric": f"accuracy on the test split: {accuracy}" if accuracy is not None else None,
+        "metric": None if accuracy is None else f"accuracy of {own['title']} on the {own['split']} split: {accuracy}",
         "metricDecisionThreshold": facts["decision"]["answer"],
         "modelDataPreprocessing": facts["sample"]["input"],
         "useSensitivePersonalInformation": stated.get("personal_data"),

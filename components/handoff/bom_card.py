@@ -74,11 +74,17 @@ def _tensor(one: Json) -> str:
 
 
 def _metrics(facts: Facts) -> Iterable[Json]:
-    for name, found in sorted(facts["quality"]["test"].items()):
-        yield from _metric(name, found, "test")
+    """Of the file that ships first; what is known of the float32 network alone says so, where another one ships."""
+    own = facts["shipped"]
+    for name, found in sorted(own["measures"].items()):
+        yield from _metric(name, found, own["split"])
+    split = "test" if own["exact"] else "test, float32 network"
+    if not own["exact"]:
+        for name, found in sorted(facts["float32"]["test"].items()):
+            yield from _metric(name, found, split)
     for row in facts["groups"]["groups"]:
         for name, found in sorted((row.get("measures") or {}).items()):
-            yield from _metric(name, found, f"test, {row['grouping']}: {row['group']}")
+            yield from _metric(name, found, f"{split}, {row['grouping']}: {row['group']}")
 
 
 def _metric(name: str, found: Json, where: str) -> Iterable[Json]:
@@ -95,13 +101,14 @@ def _considerations(facts: Facts) -> Json:
     limits = [
         facts["decision"]["limit"], "The figures hold for data like the test split.",
         "Groups that the data does not name were not looked at.", *facts["sample"]["limits"],
+        *facts["shipped"]["limits"],
     ]  # fmt: skip
     fair = []
     for gap in facts["groups"].get("gaps", []):
         size = gap.get("gap") or {}
         if size.get("value") is not None:
             sized = f"{size['value']:.4g} ({size['low']:.4g} to {size['high']:.4g})"
-            told = f"{gap['measure']} differs by {sized} from that of"
+            told = f"{gap['measure']}{facts['shipped']['of']} differs by {sized} from that of"
             fair.append({
                 "groupAtRisk": f"{gap['grouping']}: {gap['worst']}",
                 "harms": f"{told} {gap['best']}", "mitigationStrategy": stated.get("mitigation") or UNSTATED,

@@ -24,7 +24,28 @@ def render(facts: dict[str, Any]) -> str:
         keep_trailing_newline=True,
         autoescape=False,  # markdown; shown takes out what would break a table or be HTML
     )
-    return _front_matter(facts) + environment.get_template("card.md.j2").render(facts, human=HUMAN)
+    words = {
+        "parities": parities(facts),
+        "inside_measured": _resize(facts["export"]["inside"].get("measured") or {}),
+    }
+    return _front_matter(facts) + environment.get_template("card.md.j2").render(facts, human=HUMAN, **words)
+
+
+def parities(facts: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What was compared with the trained network in torch -> how far it is from it, what ships first."""
+    own = facts["shipped"]
+    float32 = {} if own["exact"] else {"the float32 network (fp32)": facts["export"]["parity"]}
+    return {own["title"]: own["parity"], **float32}
+
+
+def _resize(measured: dict[str, Any]) -> str:
+    """How far the pixels that the graph makes are from those of the training code, in words."""
+    if "num_images" not in measured:
+        return str(shown(measured))
+    if not measured["num_different"]:
+        return "all {num_values} values of {num_images} images are the same".format(**measured)
+    told = "{num_different} of {num_values} values of {num_images} images differ, by at most {max_abs} of 255"
+    return told.format(**measured)
 
 
 def shown(value: Any) -> Any:
@@ -54,7 +75,8 @@ def _front_matter(facts: dict[str, Any]) -> str:
     base = facts["record"]["base_weights"].get("repository")
     if base:
         fields["base_model"] = base
-    measured = {k: v.get("value") for k, v in facts["quality"]["test"].items() if v.get("value") is not None}
+    own = facts["shipped"]
+    measured = {k: v.get("value") for k, v in own["measures"].items() if v.get("value") is not None}
     fields["metrics"] = sorted(measured)
     fields["model-index"] = [
         {
@@ -65,9 +87,12 @@ def _front_matter(facts: dict[str, Any]) -> str:
                     "dataset": {
                         "name": facts["name"],
                         "type": facts["data"]["source"]["name"],
-                        "split": "test",
+                        "split": own["split"],
                     },
-                    "metrics": [{"type": k, "value": round(v, 6)} for k, v in sorted(measured.items())],
+                    "metrics": [
+                        {"type": k, "value": round(v, 6), "name": f"{k} of {own['title']}"}
+                        for k, v in sorted(measured.items())
+                    ],
                 }
             ],
         }

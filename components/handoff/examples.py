@@ -1,4 +1,4 @@
-"""Golden examples: test samples as files, what the training code gave for them, and the signature with the first."""
+"""Golden examples: test samples as files, what must come out for them, and the signature with the first."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from components.handoff.bundle import Bundle
 if TYPE_CHECKING:
     import pandas as pd
 
-NOTES = {True: "probabilities by the training code (torch on the CPU)", False: "probabilities by the model that ships"}
-"""Of the plain network, and of a variant of it."""
+NOTE = (
+    "`predicted` and `probabilities` are what model.onnx must give for each sample by itself, within `tolerance`; "
+    "`label` is the one in the data"
+)
 
 
 def write(golden: Bundle, record: RunRecord, export: dict[str, Any], accepted: pd.DataFrame, root: Path) -> list[str]:
@@ -34,8 +36,7 @@ def write(golden: Bundle, record: RunRecord, export: dict[str, Any], accepted: p
             }
         )
         write_atomic(golden.folder / "example" / told[-1]["file"], content)
-    note = f"{NOTES[export['variant'] == 'fp32']}; `label` is the one in the data"
-    golden.record("example/expected.json", {"examples": told, "tolerance": export["example_tolerance"], "note": note})
+    golden.record("example/expected.json", {"examples": told, "tolerance": export["example_tolerance"], "note": NOTE})
     return [f"example/{one['file']}" for one in told]
 
 

@@ -6,7 +6,7 @@
 
 Needs the packages of requirements.txt and the files beside it; runs from any folder. What a sample is, and how it
 becomes the network's input, stands in preprocessing.py. `--check` compares every file with SHA256SUMS, and the
-model's answers for the samples in example/ with those of the training code.
+model's answers for the samples in example/ with those that stand in example/expected.json.
 
 From Python, with this folder on the path: `Predictor().predict([sample, ...])`, of what `preprocessing.Reader.read`
 takes.

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from components.contracts import Commit, InputError
+from components.handoff.merging import Lineages, merge
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
@@ -22,11 +23,11 @@ BUILDER = "urn:graftline:builder:own-machine"
 FILE = "provenance.json"
 MAX_BYTES = 64_000_000
 
-Lineages = dict[str, dict[str, Any]]
-
-
-class MixedLineError(InputError):
-    """The folders under artifacts/ come from different runs of the line."""
+ALSO = (
+    "pipelines/stage.py", "pipelines/dag.py", "pipelines/history.py", "pipelines/libraries.py",
+    "infra/libraries.yaml", "dvc.yaml", "params.yaml", "requirements.lock",
+)  # fmt: skip
+"""What a model rests on beside the code of its stages: what runs them, and what they are told."""
 
 
 class ProvenanceError(InputError):
@@ -74,67 +75,6 @@ class Provenance:
         return self.subjects.get("model.onnx", "")
 
 
-def merge(lineages: Lineages) -> dict[str, Any]:
-    """One record of all stages: code, params and environment once, inputs and outputs by stage.
-
-    Raises:
-        MixedLineError: a stage read something else than what is there now, or ran with other code.
-    """
-    code: dict[str, str] = {}
-    params: dict[str, Any] = {}
-    for stage, lineage in lineages.items():
-        _check_inputs(stage, lineage, lineages)
-        for path, digest in lineage["code"].items():
-            if code.setdefault(path, digest) != digest:
-                raise MixedLineError(f"{path} was another file when {stage} ran. Run `dvc repro`, which mends it.")
-        params |= lineage["params"]
-    usual, others = environments({stage: lineage["environment"] for stage, lineage in lineages.items()})
-    return {
-        "code": dict(sorted(code.items())),
-        "params": params,
-        "environment": usual,
-        "environments_that_differ": others,
-        "stages": {
-            s: {"code": sorted(one["code"]), **{k: one[k] for k in ("inputs", "outputs", "parents")}}
-            for s, one in lineages.items()
-        },
-    }
-
-
-def environments(told: dict[str, dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The environment of all stages as one, and what is another in some.
-
-    A stage's lineage names the libraries that it imports and all that these need; here they are put together. Where
-    two stages ran with different versions, that of the export stands, and the other stage is named.
-    """
-    usual = dict(told["export"])
-    packages: dict[str, str] = {}
-    for one in (*told.values(), usual):
-        packages |= one.get("packages", {})
-    usual["packages"] = dict(sorted(packages.items()))
-    accelerators = [one["accelerator"] for one in told.values() if "accelerator" in one]
-    usual |= {"accelerator": accelerators[-1]} if accelerators else {}
-    others = {}
-    for stage, one in told.items():
-        apart = {key: one.get(key) for key in ("python", "machine", "system", "pins") if one.get(key) != usual.get(key)}
-        versions = {n: v for n, v in one.get("packages", {}).items() if packages[n] != v}
-        if apart or versions:
-            others[stage] = {**apart, **({"packages": versions} if versions else {})}
-    return usual, others
-
-
-def _check_inputs(stage: str, lineage: dict[str, Any], lineages: Lineages) -> None:
-    """What a stage read must be what the stage before it made, by hash."""
-    for path, digest in lineage["inputs"].items():
-        parts = path.split("/")
-        maker = lineages.get(parts[1]) if parts[0] == "artifacts" and len(parts) > 2 else None
-        made = maker["outputs"].get(path, digest) if maker else digest
-        if made != digest:
-            raise MixedLineError(
-                f"{stage} was made from another {path} than is there now. Run `dvc repro`, which mends it."
-            )
-
-
 def gather(
     name: str, lineages: Lineages, base_weights: dict[str, Any], weights: str, where: Commit, lock: str | None
 ) -> Provenance:
@@ -164,7 +104,7 @@ def gather(
 
 def rests_on(code: Iterable[str]) -> list[str]:
     """The files of a project whose history is the model's."""
-    return sorted({*code, "dvc.yaml", "params.yaml", "requirements.lock"})
+    return sorted({*code, *ALSO})
 
 
 def statement(told: Provenance) -> dict[str, Any]:
@@ -249,56 +189,88 @@ def parse(value: Any) -> Provenance:
         raise ProvenanceError(f"it must be an in-toto statement v1 with the predicate {PREDICATE}")
     built = _get(value, "predicate.buildDefinition", dict)
     if _get(built, "buildType", str) != BUILD_TYPE:
-        raise ProvenanceError(f"its buildType is {built['buildType']!r}, not {BUILD_TYPE!r}")
+        raise ProvenanceError(f"its buildType is {built['buildType']!a}, not {BUILD_TYPE!a}")
     internal, ran = _get(built, "internalParameters", dict), _get(value, "predicate.runDetails", dict)
     _get(ran, "builder.id", str)
-    code: dict[str, str] = {}
-    named: dict[str, str] = {}
-    made: dict[str, Any] = {}
-    for one in _get(built, "resolvedDependencies", list):
-        name, told = _get(one, "name", str), one.get("annotations")
-        (code if isinstance(told, dict) and told.get("kind") == "code" else named)[name] = _digest(one)
-    for one in _get(ran, "byproducts", list):
-        made[_get(one, "name", str)] = one
-    source = _get(internal, "source", dict)
-    commit, clean = source.get("commit"), source.get("clean")
-    if not isinstance(commit, str | None) or not isinstance(clean, bool | None):
-        raise ProvenanceError("internalParameters.source must hold a commit and whether it was clean")
+    code, named = _dependencies(_get(built, "resolvedDependencies", list))
+    made = {_get(one, "name", str): one for one in _get(ran, "byproducts", list)}
     return Provenance(
         name=_get(built, "externalParameters.project", str),
-        commit=commit,
-        clean=clean,
-        differing=tuple(map(str, _get(source, "differing", list))),
-        commit_note=_get(source, "note", str),
-        params=_get(built, "externalParameters.params", dict),
-        environment=_get(internal, "environment", dict),
-        environments_that_differ=_get(internal, "environments_that_differ", dict),
+        params={
+            section: _typed(one, dict, f"params.{section}")
+            for section, one in _get(built, "externalParameters.params", dict).items()
+        },
+        environment=_environment(_get(internal, "environment", dict), "environment"),
+        environments_that_differ={
+            stage: _environment(one, f"environments_that_differ.{stage}")
+            for stage, one in _get(internal, "environments_that_differ", dict).items()
+        },
         code=code,
-        stages={s: _stage(one) for s, one in _get(made.get("stages"), "annotations", dict).items()},
+        stages={s: _stage(one, s) for s, one in _get(made.get("stages"), "annotations", dict).items()},
         base_weights=_get(internal, "base_weights", dict),
         data={"manifest_sha256": named.get("manifest", ""), "accepted_sha256": named.get("accepted manifest", "")},
         weights_sha256=_digest(made.get("weights.safetensors")),
         lock_sha256=named.get("requirements.lock"),
         subjects={_get(one, "name", str): _digest(one) for one in _get(value, "subject", list)},
+        **_source(_get(internal, "source", dict)),
     )  # fmt: skip
 
 
-def _stage(one: Any) -> dict[str, Any]:
+def _dependencies(listed: list[Any]) -> tuple[dict[str, str], dict[str, str]]:
+    """Hashes of the code, and of all else, by name."""
+    code: dict[str, str] = {}
+    named: dict[str, str] = {}
+    for one in listed:
+        name, told = _get(one, "name", str), one.get("annotations")
+        (code if isinstance(told, dict) and told.get("kind") == "code" else named)[name] = _digest(one)
+    return code, named
+
+
+def _source(source: dict[str, Any]) -> dict[str, Any]:
+    commit, clean = source.get("commit"), source.get("clean")
+    if not isinstance(commit, str | None) or not isinstance(clean, bool | None):
+        raise ProvenanceError("internalParameters.source must hold a commit and whether it was clean")
+    differing = tuple(_texts(source, "differing", list))
+    return {"commit": commit, "clean": clean, "differing": differing, "commit_note": _get(source, "note", str)}
+
+
+def _environment(told: Any, where: str) -> dict[str, Any]:
+    for key in _typed(told, dict, where).keys() & {"packages", "pins"}:
+        _texts(told, key, dict, where)
+    return dict(told)
+
+
+def _stage(one: Any, stage: str) -> dict[str, Any]:
     for key, kind in (("inputs", dict), ("outputs", dict), ("parents", dict), ("code", list)):
-        _get(one, key, kind)
+        _texts(one, key, kind, f"stages.{stage}")
     return dict(one)
 
 
+def _texts(value: Any, key: str, kind: type, where: str = "") -> Any:
+    """A list of texts, or a mapping of names to them."""
+    name = f"{where}.{key}".strip(".")
+    found = _typed(_get(value, key, object), kind, name)
+    if not all(isinstance(one, str) for one in (found.values() if kind is dict else found)):
+        raise ProvenanceError(f"{name!a} must hold texts alone")
+    return found
+
+
 def _digest(one: Any) -> str:
-    digest = _get(one, "digest", dict)
-    return str(next(iter(digest.values()), ""))
+    found = next(iter(_get(one, "digest", dict).values()), "")
+    if not isinstance(found, str):
+        raise ProvenanceError("digest must be a text")
+    return found
 
 
 def _get(value: Any, path: str, kind: type) -> Any:
     for key in path.split("."):
         if not isinstance(value, dict) or key not in value:
-            raise ProvenanceError(f"{path} is missing")
+            raise ProvenanceError(f"{path!a} is missing")
         value = value[key]
+    return _typed(value, kind, path)
+
+
+def _typed(value: Any, kind: type, where: str) -> Any:
     if not isinstance(value, kind):
-        raise ProvenanceError(f"{path} is not a {kind.__name__}")
+        raise ProvenanceError(f"{where!a} is not a {kind.__name__}")
     return value

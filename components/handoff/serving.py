@@ -13,6 +13,9 @@ from typing import Any
 from components.handoff.bundle import Bundle
 
 MAX_BATCH = 64
+BY_BATCH = ("int8_dynamic",)
+"""Variants whose answer for a sample depends on the others of its batch: a server must not put together what came
+from different callers."""
 HUMAN = "human to fill"
 REPOSITORY = "../models"
 TYPES = {
@@ -42,6 +45,7 @@ def config(name: str, export: dict[str, Any]) -> str:
     """config.pbtxt of Triton's onnxruntime backend; `export` has inputs and outputs as {name, shape, dtype}."""
     nodes = [*export["inputs"], *export["outputs"]]
     batched = all(one["shape"] and not isinstance(one["shape"][0], int) for one in nodes)
+    alone = export.get("variant") in BY_BATCH
     lines = [
         "# Belongs into a Triton model repository; in the bundle's folder:",
         f"#   {install(name)}",
@@ -53,7 +57,11 @@ def config(name: str, export: dict[str, Any]) -> str:
     for kind in ("inputs", "outputs"):
         told = ",\n".join(_tensor(one, batched) for one in export[kind])
         lines.append(f"{kind.removesuffix('s')} [\n{told}\n]")
-    return "\n".join([*lines, *(["dynamic_batching { }"] if batched else [])]) + "\n"
+    if alone:
+        lines.append(f"# No dynamic_batching: an answer of {export['variant']} depends on the samples of its batch.")
+    elif batched:
+        lines.append("dynamic_batching { }")
+    return "\n".join(lines) + "\n"
 
 
 def _tensor(node: dict[str, Any], batched: bool) -> str:

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 
+MAX_IN_TAR = 8**11 - 1
+"""Bytes: eleven octal digits in the header (ustar)."""
+
+
 class UnusableKey(InputError):
     """A file is not a private key that may be used."""
 
@@ -84,11 +88,20 @@ def seal(source: Path, target: Path, key: Ed25519PrivateKey, name: str, version:
 
 
 def write_tar(folder: Path, top: str, tar: Path) -> None:
-    """A plain tar of the folder below the name `top`: sorted, without owner, time and anything else of this machine."""
+    """A plain tar of the folder below the name `top`: sorted, without owner, time and anything else of this machine.
+
+    Raises:
+        InputError: a file is too large, or a name too long for the form that every tar can read.
+    """
     with tar.open("wb") as out:
         for path in (folder, *sorted(folder.rglob("*"), key=lambda p: p.relative_to(folder).as_posix())):
             size = 0 if path.is_dir() else path.stat().st_size
             name = "/".join((top, *path.relative_to(folder).parts))
+            if size > MAX_IN_TAR:
+                raise InputError(
+                    f"{name} has {size} bytes, and a file of a tar has at most {MAX_IN_TAR}. To release it, make the "
+                    "model smaller: another backbone, or another export.variant"
+                )
             try:
                 out.write(verify.header(name, size, path.is_dir()))
             except ValueError as error:

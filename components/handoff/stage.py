@@ -19,22 +19,16 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Iterable
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from components import lineage, params, plugins
-from components.contracts import (
-    RunRecord,
-    put_files,
-    read_json,
-    read_record,
-    read_table,
-    with_files,
-)  # fmt: skip
+from components.contracts import RunRecord, put_files, read_json, read_record, read_table, with_files
 from components.handoff.stated import Stated
 from components.job import Job
 
@@ -47,6 +41,8 @@ NEEDS = (
     "bias", "drift", "gate", "report", "export",
 )  # fmt: skip
 RUN, LOCK = "main", "requirements.lock"
+PROFILE_SAMPLES = 1000
+"""Rows a table of profile/ where the owner leaves the number to us, and samples may leave the house."""
 
 
 class Params(params.Params):
@@ -58,10 +54,19 @@ class Params(params.Params):
     """Whom to ask; may be empty."""
     examples: int = Field(ge=0, le=3)
     """Test samples that go along, so that whoever deploys can check the model's answers; 0 where they are private."""
-    profile_samples: int = Field(ge=0, le=100_000)
-    """At most so many reference samples a table of profile/, without ids and content; 0: no profile."""
+    profile_samples: Literal["auto"] | Annotated[int, Field(strict=True, ge=0, le=100_000)]
+    """At most so many rows a table of profile/: of single samples the measured properties, the labels and the
+    embeddings, without ids and content. What a sample was can in part be told from its embedding. 0: no profile. auto:
+    1000, but 0 where `examples` is 0, so that rows of private samples leave the house only by a stated number."""
     stated: Stated
     """What only the owner of the model can say."""
+
+    @property
+    def profile_rows(self) -> int:
+        """`profile_samples` as a number."""
+        if self.profile_samples == "auto":
+            return PROFILE_SAMPLES if self.examples else 0
+        return self.profile_samples
 
 
 def run(params: Params, job: Job) -> dict[str, float]:
@@ -71,43 +76,63 @@ def run(params: Params, job: Job) -> dict[str, float]:
     recorded = read_record(RunRecord, runs / "run.json")
     lineages = {stage: read_json(job.source(stage, "lineage.json")) for stage in NEEDS}
 
-    from components.handoff import annex, bom, card, examples, facts, profile, provenance, serving, verify
     from components.handoff.bundle import Bundle
     from components.handoff.private import private_paths
 
     private = private_paths(job.root, params.model_dump(), lineages, vars(recorded))
-    origin = _origin(job, recorded, lineages)
+    origin = _origin(params, job, recorded, lineages)
     record = replace(recorded, preprocessing=with_files(runs / "files", recorded.preprocessing))
     bundle = Bundle(job.out("bundle/labels.json").parent, private)
-    bundle.record("metrics.json", {stage: read_json(job.source(stage, "metrics.json")) for stage in NEEDS})
     needed = _fill(bundle, job, record, export["inside"])
+    told = _tell(bundle, params, job, record, export, origin)
+    num_files = _close(bundle, params, job, record, export, origin, told, needed)
+    size = sum(p.stat().st_size for p in bundle.folder.rglob("*") if p.is_file())
+    return {"num_files": float(num_files), "bundle_mb": round(size / 1e6, 3)}
+
+
+def _tell(
+    bundle: Bundle, params: Params, job: Job, record: RunRecord, export: dict[str, Any], origin: Provenance
+) -> dict[str, Any]:
+    """What is there to be read; returns what it says."""
+    from components.handoff import annex, card, facts, profile, serving
+
     told = facts.collect(job, record, export) | {
         **params.model_dump(),
         "provenance": {**vars(origin), "model_sha256": lineage.hash_file(bundle.folder / "model.onnx")},
-        "profile": profile.write(bundle, job, params.profile_samples),
+        "profile": profile.write(bundle, job, record, params.profile_rows, export["variant"]),
         "serving": serving.write(bundle, job.run.name, export),
         "lock": (job.root / LOCK).read_text("utf-8"),
     }
+    measured = {stage: read_json(job.source(stage, "metrics.json")) for stage in NEEDS}
+    bundle.record("metrics.json", {**measured, "shipped": facts.metrics(told["shipped"]["measures"])})
+    bundle.record("evaluation.json", facts.evaluation(told))
     bundle.text("card.md", card.render(told))
     bundle.text("annex_iv.md", annex.render(told))
-    bundle.record("evaluation.json", facts.evaluation(told))
     if params.examples:  # the report shows samples too
         bundle.text("report.html", job.source("report", "index.html").read_text("utf-8"))
+    return told
+
+
+def _close(
+    bundle: Bundle, params: Params, job: Job, record: RunRecord, export: dict[str, Any], origin: Provenance,
+    told: dict[str, Any], needed: Iterable[str],
+) -> int:  # fmt: skip
+    """The examples, the BOM, the provenance and the checksums of all that; read again. Returns how many files."""
+    from components.handoff import bom, examples, provenance, verify
 
     with tempfile.TemporaryDirectory() as aside:
         golden = bundle if params.examples else replace(bundle, folder=Path(aside))  # checked, if not shipped
-        export["examples"] = export["examples"][: params.examples or None]
+        chosen = {**export, "examples": export["examples"][: params.examples or None]}
         accepted = read_table(job.source("validate", "accepted.parquet"))
-        verbatim = {*needed, *examples.write(golden, record, export, accepted, job.root)}
-        bundle.record("signature.json", examples.described(bundle, golden, record, export))
+        verbatim = {*needed, *examples.write(golden, record, chosen, accepted, job.root)}
+        bundle.record("signature.json", examples.described(bundle, golden, record, chosen))
         bundle.record(bom.FILE, _bill(told, origin, bundle))
         bundle.record("provenance.json", provenance.statement(replace(origin, subjects=bundle.hashes())))
         num_files = verify.write_checksums(bundle.folder) + 1
         job.say(f"reading the {num_files} files of the bundle again")
         bundle.settle()
-        verify.verify(bundle.folder, private, job.run.threads, golden.folder, verbatim)
-    size = sum(p.stat().st_size for p in bundle.folder.rglob("*") if p.is_file())
-    return {"num_files": float(num_files), "bundle_mb": round(size / 1e6, 3)}
+        verify.verify(bundle.folder, bundle.private, job.run.threads, golden.folder, verbatim)
+    return num_files
 
 
 def _fill(bundle: Bundle, job: Job, record: RunRecord, inside: dict[str, Any]) -> tuple[str, ...]:
@@ -128,8 +153,9 @@ def _fill(bundle: Bundle, job: Job, record: RunRecord, inside: dict[str, Any]) -
 
 
 def _copy_made(bundle: Bundle, job: Job, folder: str, top: str) -> None:
-    """What export made beside the model: further variants with the ladder, a companion of the model."""
-    for path in sorted(job.source("export", folder).iterdir()):
+    """What export made beside the model: further variants with the ladder, a companion of the model. What is said
+    of the companion (in a file of its own, so that the folder is never empty) stands in preprocessing.json."""
+    for path in sorted(p for p in job.source("export", folder).iterdir() if p.name != "companion.json"):
         place = path.name if path.name == top or folder == "companion" else f"{folder}/{path.name}"
         bundle.copy(path, place)
 
@@ -144,7 +170,7 @@ def _bill(told: dict[str, Any], origin: Provenance, bundle: Bundle) -> dict[str,
     return bom.numbered(json.loads(shown))  # by what is shown, so that another machine's paths change nothing
 
 
-def _origin(job: Job, record: RunRecord, lineages: Any) -> Provenance:
+def _origin(params: Params, job: Job, record: RunRecord, lineages: Any) -> Provenance:
     from components.handoff import provenance
 
     weights = lineage.hash_file(job.source("finetune", "runs") / RUN / "weights.safetensors")
@@ -153,4 +179,5 @@ def _origin(job: Job, record: RunRecord, lineages: Any) -> Provenance:
     where = job.commit_of(provenance.rests_on(code))
     lock = lineage.hashes(job.root, [LOCK]).get(LOCK)
     told = provenance.gather(job.run.name, lineages, record.base_weights, weights, where, lock)
-    return replace(told, code=dict(sorted({**own, **told.code}.items())))
+    values = {**told.params, job.stage: params.model_dump(mode="json")}  # this stage has no lineage yet
+    return replace(told, code=dict(sorted({**own, **told.code}.items())), params=values)

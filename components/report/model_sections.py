@@ -219,7 +219,7 @@ def transfer(facts: Facts) -> Section:
         "transfer",
         "Did transfer help?",
         Prose(str(found.get("headline") or "")),
-        table("The shipped model against references of equal budget, on the same test samples", columns, rows),
+        table("The trained network against references of equal budget, on the same test samples", columns, rows),
         Prose(
             "helped: the whole interval is above zero; negative transfer: below; no evidence: it holds zero.",
             "quiet",

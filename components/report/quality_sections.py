@@ -29,6 +29,10 @@ NUM_PAIRS = 50
 """Confused pairs that are listed at all."""
 NUM_ROWS = 12
 """Rows of a long table before the others unfold."""
+FLOAT32 = (
+    "Every figure of this page is of the network as it was trained, in float32. What is exported may be a variant of "
+    "it with fewer bits, measured by itself after this page is made: its own figures stand in the bundle's card.md."
+)
 _ORDER = ("accuracy", "balanced_accuracy", "precision_macro", "recall_macro", "f1_macro", "log_loss", "ece")
 
 
@@ -58,7 +62,8 @@ def quality(facts: Facts) -> Section:
     return section(
         "quality",
         "How good it is",
-        table("The shipped model; it was chosen on validation, so test is the honest column", columns, rows),
+        table("The trained network; it was chosen on validation, so test is the honest column", columns, rows),
+        Prose(FLOAT32, "quiet"),
         _every_run(runs),
     )
 

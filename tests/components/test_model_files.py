@@ -63,6 +63,25 @@ def test_an_unsafe_file_is_refused_though_it_is_pinned(case: str, tmp_path: Path
         model_files.check(path)
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        b'{"\\ud800": {}, "\\ud800": {}}',
+        b'{"\\ud800\\u001b[2K": {"dtype": "\\ud800\\u001b[2K", "shape": [], "data_offsets": [0, 0]}}',
+        b'{"\\ud800": {"dtype": "U8", "shape": ["\\ud800"], "data_offsets": [0, 0]}}',
+        b'{"\\ud800": {"dtype": "U8", "shape": [1], "data_offsets": ["\\ud800", 1]}}',
+        b'{"\\ud800": 1}',
+    ],
+)
+def test_what_a_header_names_can_be_told(header: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(UnsafeFile) as told:
+        model_files.check(path)
+    assert str(told.value).encode()
+    assert str(told.value).isprintable()
+
+
 @pytest.mark.parametrize("case", GRAPHS)
 def test_an_unsafe_graph_is_refused(case: str, tmp_path: Path) -> None:
     content, reason = GRAPHS[case]

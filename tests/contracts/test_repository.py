@@ -118,7 +118,7 @@ def _lint(folder: Path) -> subprocess.CompletedProcess[str]:
 VIOLATIONS = {
     "a component imports prefect": ("components/job.py", "import prefect"),
     "a component imports pipelines": ("components/job.py", "import pipelines.dag"),
-    "a stage imports another stage": ("components/gate/stage.py", "import components.evaluate.quality"),
+    "a stage imports another stage": ("components/gate/stage.py", "import components.evaluate.transfer"),
     "a plugin imports its sibling": (
         "components/finetune/strategies/full.py",
         "import components.finetune.strategies.lp_ft",

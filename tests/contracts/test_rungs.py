@@ -58,6 +58,8 @@ def test_card_and_params_are_there(name: str) -> None:
         assert part in module.__doc__, part
     assert issubclass(module.Params, Params)
     assert isinstance(module.CALIBRATED, bool)
+    assert all(limit.endswith(".") and len(limit) < 200 for limit in module.LIMITS)
+    assert bool(module.LIMITS) == (name != "fp32"), "what the card says of a model of this rung"
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -119,8 +121,17 @@ def test_static_int8_needs_samples() -> None:
     network = tiny_networks.convolutions()
     module = plugins.load(FAMILY, "int8_static")
     few = tuple({"pixels": b["pixels"][:4]} for b in tiny_networks.batches(network))
-    with pytest.raises(graph.NotMade, match="32 training samples"):
+    with pytest.raises(graph.NotMade, match="needs 32 training samples to calibrate with, and has 16, beside 16 that"):
         module.made(network, graph.Samples(few, few, 2), module.Params())
+
+
+def test_static_int8_needs_as_many_training_samples_as_its_card_says() -> None:
+    from components.export import trained
+
+    module = plugins.load(FAMILY, "int8_static")
+    for num, enough in ((42, True), (41, False)):
+        assert (trained.split_at(num) >= module.MIN_SAMPLES) == enough
+    assert "42 are needed in all" in module.__doc__
 
 
 def test_half_precision_keeps_what_overflows() -> None:

@@ -16,7 +16,7 @@ import miniature
 import pytest
 
 from components.params import load_yaml
-from pipelines import dag, dvc_cli
+from pipelines import dag, dvc_cli, history
 
 LINE = ("ingest", "gate", "report", "export", "handoff")
 DVC = (sys.executable, "-m", "dvc")
@@ -268,9 +268,9 @@ def test_push_without_a_remote_is_a_clear_error(finished_project: Path) -> None:
 
 def test_a_clone_shares_the_cache(finished_project: Path, tmp_path: Path) -> None:
     target = tmp_path / "clone"
-    dvc_cli.clone_project(finished_project, target)
+    history.clone_project(finished_project, target)
     outcome = dvc_cli.repro(target)
     assert outcome == dvc_cli.Outcome((), LINE, (), ()), "everything came from the shared cache"
     assert not (target / ".dvc" / "cache" / "files").exists()
-    with pytest.raises(dvc_cli.DvcError, match="already exists"):
-        dvc_cli.clone_project(finished_project, target)
+    with pytest.raises(history.GitError, match="already exists"):
+        history.clone_project(finished_project, target)

@@ -206,6 +206,21 @@ def test_keys_are_made_once_and_for_their_user_alone(root: Path, tmp_path: Path)
     assert "PRIVATE" not in "".join(told)
 
 
+def test_a_release_bears_a_name_or_nothing_is_written(
+    root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "none"))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    for key, example in (("user.name", "Your Name"), ("user.email", "you@example.com")):
+        before = _git(root, "config", key)
+        _git(root, "config", "--unset", key)
+        with pytest.raises(InputError, match=f'Nothing was written. Run: git config {key} "{example}"'):
+            release(root)
+        _git(root, "config", key, before)
+    assert not (root / "releases").exists()
+    assert release(root)[0] == "releases/net-0.0.1"
+
+
 @pytest.mark.parametrize("inside", [".", "deeper/still"])
 def test_no_key_is_made_in_a_git_work_tree(inside: str, root: Path) -> None:
     with pytest.raises(InputError, match="lies in the git work tree"):
@@ -246,10 +261,10 @@ def test_verify_tells_missing_places_and_keys(root: Path, tmp_path: Path) -> Non
         verify(bundle, tmp_path, unsigned=True)
     with pytest.raises(InputError, match="--at-least"):
         verify(bundle, at_least="new")
-    with pytest.raises(Refused, match="the bundle is not signed"):
+    with pytest.raises(Refused, match=r"the bundle is not signed\nA bundle.*is checked with --unsigned"):
         verify(bundle)
     shutil.rmtree(tmp_path / "config")
-    with pytest.raises(InputError, match="name it with --key"):
+    with pytest.raises(InputError, match=r"name it with --key PUBLIC\.pem.*is checked with --unsigned"):
         verify(bundle)
 
 
@@ -270,6 +285,10 @@ def test_the_command_line_ends_with_its_exit_codes(
     monkeypatch.chdir(root)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     assert main(["keygen"]) == 2
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file/x", tmp_path / "file", tmp_path / ("x" * 300)):
+        assert main(["keygen", "--folder", str(folder)]) == 2, folder
+    assert main(["verify", "x" * 300]) == 2
     assert main(["keygen", "--folder", str(tmp_path / "other")]) == 0
     assert main(["verify", "nowhere"]) == 2
     assert main(["verify", release_module.BUNDLE]) == 3

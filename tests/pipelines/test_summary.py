@@ -54,6 +54,20 @@ def test_a_finished_run_is_told_in_nine_lines(tmp_path: Path) -> None:
     assert found["next"].startswith("select.candidates in params.yaml: ")
 
 
+def test_what_ships_is_told_where_it_is_not_the_float32_network(tmp_path: Path) -> None:
+    root = finish(fabricated_run.make(tmp_path))
+    accuracy = {"value": 0.9, "low": 0.85, "high": 0.95, "level": 0.95}
+    shipped = {"variant": "int8_static", "measures": {"accuracy": accuracy}}
+    write_json(root / "artifacts/export/export.json", {"shipped": shipped})
+    line = "artifacts/handoff/bundle, ships int8_static, whose own accuracy is 90.0 % (85.0 to 95.0 %)"
+    assert told(root)["bundle"] == line
+    write_json(root / "artifacts/export/export.json", {"shipped": {**shipped, "variant": "fp32"}})
+    assert told(root)["bundle"] == "artifacts/handoff/bundle"
+    for odd in ({}, [], {"shipped": None}, {"shipped": {"variant": "fp16", "measures": {}}}):
+        write_json(root / "artifacts/export/export.json", odd)
+        assert told(root)["bundle"] == "artifacts/handoff/bundle"
+
+
 def test_a_refused_run_names_rules_and_has_no_bundle(tmp_path: Path) -> None:
     root = finish(fabricated_run.make(tmp_path, passed=False))
     (root / "artifacts/handoff/lineage.json").unlink()

@@ -1,12 +1,12 @@
 """Weights and arithmetic in float16; inputs and outputs stay float32.
 
-What: ONNX Runtime's converter. Operators whose results or constants leave float16's range on real training samples
-stay in float32, between casts.
+What: ONNX Runtime's converter. Operators whose constants, or results on up to 16 training samples, come near the end of
+float16's range (see headroom) stay in float32, between casts.
 When: the file must be half as large, or it runs on a processor with float16 arithmetic.
 Not when: it runs on a usual CPU: ONNX Runtime has few float16 kernels there and casts forth and back, so that it is
 mostly slower, which the measurement then says.
 Settings: headroom.
-Cost: 1 s, and one pass of the probe samples with every intermediate result kept.
+Cost: 1 s, and one pass of those samples with every intermediate result kept.
 Evidence here: half the size; batch 1 on two cores of an AMD EPYC: MiniLM at 128 tokens 1.0 to 1.2 times as fast as
 float32, no label of 100 flips; EfficientNet-Lite0 at 64 px 0.3 to 0.8 times, 1 of 250 flips
 (python tests/benchmarks/ladder.py, 2026-11-21, busy machine).
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from components.export.graph import Samples
 
 CALIBRATED = True
+LIMITS = ("A value beyond the range of float16 (65504) overflows; that was looked for on at most 16 training samples.",)
+"""What a card says of a model of this rung."""
 LARGEST = 65504.0
 """Of float16."""
 
@@ -37,7 +39,7 @@ class Params(params.Params):
     """How careful it is."""
 
     headroom: float = Field(default=4.0, ge=1.0)
-    """An operator stays in float32 where its largest result on the probe samples, times this, would overflow."""
+    """An operator stays in float32 where its largest result on those samples, times this, would overflow."""
 
 
 def not_worth(network: onnx.ModelProto) -> str:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from components.export.graph import Samples
 
 CALIBRATED = False
+LIMITS: tuple[str, ...] = ()
+"""What a card says of a model of this rung."""
 
 
 class Params(params.Params):

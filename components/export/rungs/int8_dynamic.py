@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from components.export.graph import Samples
 
 CALIBRATED = False
+LIMITS = (
+    "An answer depends a little on the other samples of its batch, as ranges of values are taken over the whole batch.",
+)
+"""What a card says of a model of this rung."""
 OPERATORS = ("MatMul", "Gather")
 MIN_SHARE = 0.2
 """Of all weights that must stand in matrix products."""

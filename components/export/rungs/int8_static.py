@@ -5,7 +5,8 @@ least stays in float32: its operators are cut into `parts` of one after the othe
 lowers the error of the embedding most stays out, then a second part if it helps as well. So at most parts + 2
 quantised networks are compared, on samples that took no part in the calibration. The classifier is never quantised.
 When: convolutional networks.
-Not when: transformers (int8_dynamic), or fewer than 32 training samples to calibrate with.
+Not when: transformers (int8_dynamic), or fewer than 32 samples to calibrate with. A quarter of the training samples
+drawn (export.num_calibration) are kept apart to compare settings with, so that 42 are needed in all.
 Settings: reduce_range, parts, search_above, min_gain.
 Cost: 3 s a comparison for EfficientNet-Lite0 at 64 px; memory as a forward pass.
 Evidence here: EfficientNet-Lite0 at 64 px, two cores of an AMD EPYC: 2.7 to 3.1 times as fast as float32 at batch 1 and
@@ -37,10 +38,16 @@ if TYPE_CHECKING:
     from components.export.graph import Batch, Samples
 
 CALIBRATED = True
+LIMITS = (
+    "Inner values beyond the range that they had on the training samples it was calibrated with are cut off, so on "
+    "inputs unlike those it may lose more than the test split shows.",
+)
+"""What a card says of a model of this rung."""
 OPERATORS = ["Conv", "Add", "Mul", "Clip", "Relu"]
 MIN_SHARE = 0.5
 """Of all weights that must stand in convolutions."""
 MIN_SAMPLES = 32
+"""To calibrate with, beside those that settings are compared with."""
 EMBEDDING = "embedding"
 
 
@@ -70,8 +77,12 @@ def made(network: onnx.ModelProto, samples: Samples, params: Params) -> tuple[on
     Raises:
         NotMade: there are too few samples.
     """
-    if sum(len(next(iter(batch.values()))) for batch in samples.calibration) < MIN_SAMPLES:
-        raise graph.NotMade(f"it needs {MIN_SAMPLES} training samples to calibrate with")
+    given, kept = (sum(len(next(iter(b.values()))) for b in part) for part in (samples.calibration, samples.probe))
+    if given < MIN_SAMPLES:
+        raise graph.NotMade(
+            f"it needs {MIN_SAMPLES} training samples to calibrate with, and has {given}, beside {kept} that settings "
+            "are compared with"
+        )
     with tempfile.TemporaryDirectory() as folder:
         return _searched(_Quantiser(network, samples, params, Path(folder) / "ranges.json"), params)
 

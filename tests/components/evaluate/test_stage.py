@@ -70,6 +70,7 @@ def test_every_held_out_sample_is_predicted_once_by_every_run(tmp_path: Path, ma
     test = found[(found["run"] == "main") & (found["split"] == "test")]
     assert metrics["accuracy"] == pytest.approx((test["label"] == test["predicted"]).mean())
     assert metrics["accuracy_low"] <= metrics["accuracy"] <= metrics["accuracy_high"]
+    assert read_json(job.building / "quality.json")["settings"] == PARAMS.model_dump()
     assert len(pd.read_csv(job.building / "confusion.csv")) == len(test) == metrics["num_test"]
 
 

@@ -13,7 +13,18 @@ import torch
 import upstream
 
 from components import plugins
-from components.contracts import InputError, Refused, read_json, read_table, write_table
+from components.contracts import (
+    InputError,
+    Interval,
+    Refused,
+    Rule,
+    Verdict,
+    read_json,
+    read_table,
+    record,
+    write_json,
+    write_table,
+)
 from components.job import Job
 
 
@@ -213,8 +224,9 @@ def test_a_pinned_variant_ships_with_float32_beside_it(quantised: tuple[Path, di
     )  # fmt: skip
     assert set(_digests(root)) == {
         "export.json", "metrics.json", "model.onnx", "variants/fp32.onnx", "variants/ladder.json", "verdict.json",
+        "companion/companion.json", "outputs.safetensors",
     }  # fmt: skip
-    assert (root / "artifacts/export/companion").is_dir()
+    assert "no other graph" in read_json(root / "artifacts/export/companion/companion.json")["why"]
     ladder = read_json(root / "artifacts/export/variants/ladder.json")
     rungs = {rung["name"]: rung for rung in ladder["rungs"]}
     assert [rung["shipped"] for rung in rungs.values()] == [False, False, True]
@@ -224,6 +236,9 @@ def test_a_pinned_variant_ships_with_float32_beside_it(quantised: tuple[Path, di
     assert (metrics["accuracy_gain"], metrics["accuracy_gain_low"]) == (loss["gain"]["value"], loss["gain"]["low"])
     assert rungs["int8_static"]["losses"]["test"]["num_samples"] == len(upstream.test_rows(root))
     assert 0 < loss["outputs"]["embedding"]["mean_relative"] < 0.2
+    num = len(upstream.rows_of(root, "validation"))
+    assert {batch: one["num_samples"] for batch, one in loss["batches"].items()} == {"1": min(64, num), "7": num}
+    assert "cut off" in told["limits"][0]
 
 
 def test_golden_examples_of_a_variant_are_its_own(quantised: tuple[Path, dict[str, float]]) -> None:
@@ -253,9 +268,132 @@ def test_a_model_over_budget_is_a_refusal_of_what_rests_on_it(quantised: tuple[P
     assert [(rule["name"], rule["passed"]) for rule in rules] == [
         ("load and query in a fresh process", True), ("export.max_size_mb at most 0.1", False),
     ]  # fmt: skip
+    assert rules[0]["why"].endswith("the test split has fewer than 100 samples")
     assert "test samples" in rules[0]["why"]
     with pytest.raises(Refused, match=r"export refused:(.|\n)*`export\.max_size_mb`"):
         Job.at(root, "handoff", ("export",)).source("export", "model.onnx")
+
+
+def _asked(root: Path, split: str, name: str = "model.onnx") -> dict[str, np.ndarray]:
+    """What a file that export left says of a split, by itself."""
+    import onnxruntime
+
+    record = read_json(root / "artifacts/finetune/runs/main/run.json")
+    task, job = plugins.load("tasks", "image_classification"), Job.at(root)
+    rows = task.prepare(
+        upstream.rows_of(root, split), record["preprocessing"], root, job.cache("pixels"), 2, lambda items, *_: items
+    )
+    session = onnxruntime.InferenceSession(root / "artifacts/export" / name)
+    return dict(zip(("label", "probabilities", "embedding"), session.run(None, {"image": np.ascontiguousarray(rows)})))
+
+
+@pytest.mark.parametrize("which", ["project", "quantised"])
+def test_what_ships_is_measured_by_itself(which: str, request: pytest.FixtureRequest) -> None:
+    from sklearn import metrics as reference
+
+    root, _ = request.getfixturevalue(which)
+    told = read_json(root / "artifacts/export/export.json")
+    worth, found = told["shipped"], _asked(root, "test")
+    rows = upstream.test_rows(root)
+    labels = sorted(set(rows["label"]))
+    guess = [labels[i] for i in found["label"]]
+    assert (worth["variant"], worth["split"], worth["num_samples"]) == (told["variant"], "test", len(rows))
+    assert set(worth["measures"]) == {
+        "accuracy", "balanced_accuracy", "precision_macro", "recall_macro", "f1_macro", "log_loss", "ece",
+    }  # fmt: skip
+    for name, wanted in {
+        "accuracy": reference.accuracy_score(rows["label"], guess),
+        "balanced_accuracy": reference.balanced_accuracy_score(rows["label"], guess),
+        "f1_macro": reference.f1_score(rows["label"], guess, average="macro"),
+        "log_loss": -np.log(found["probabilities"][range(len(rows)), [labels.index(n) for n in rows["label"]]]).mean(),
+    }.items():
+        interval = worth["measures"][name]
+        assert interval["value"] == pytest.approx(wanted, rel=1e-5), name
+        assert interval["low"] <= interval["value"] <= interval["high"]
+        assert interval["level"] == upstream.QUALITY["level"]
+    assert {*told["parity"]} - {*worth["parity"]} == {"limits", "max_flips", "from_float64", "runtime"}
+    assert set(worth["parity"]["batches"]) == {"1", "7", "16"}
+    if which == "project":
+        assert {k: told["parity"][k] for k in worth["parity"]} == worth["parity"]
+    else:
+        assert worth["parity"]["relative"] > 100 * told["parity"]["relative"]
+
+
+@pytest.mark.parametrize("which", ["project", "quantised"])
+def test_outputs_of_what_ships_are_kept_in_the_order_of_ids(which: str, request: pytest.FixtureRequest) -> None:
+    from safetensors.numpy import load_file
+
+    root, _ = request.getfixturevalue(which)
+    kept, found = load_file(root / "artifacts/export/outputs.safetensors"), _asked(root, "validation")
+    assert set(kept) == {"probabilities", "embedding"}
+    for name, values in kept.items():
+        assert values.dtype == np.float32
+        np.testing.assert_allclose(values, found[name], atol=1e-4)
+    if which == "quantised":
+        other = _asked(root, "validation", "variants/fp32.onnx")
+        assert np.abs(other["embedding"] - kept["embedding"]).max() > 1e-3
+
+
+def test_the_gates_rules_are_judged_again_on_what_ships(quantised: tuple[Path, dict[str, float]]) -> None:
+    from components.export import shipped
+
+    root, _ = quantised
+    measures = read_json(root / "artifacts/export/export.json")["shipped"]["measures"]
+    intervals = {name: record(Interval, told) for name, told in measures.items()}
+    floor = measures["accuracy"]["low"]
+
+    def passed(name: str, metric: str, side: str, limit: float) -> Rule:
+        return Rule(name, True, 1.0, limit, 0.1, metric=metric, side=side)
+
+    gate = Verdict("gate", True, (
+        passed("quality (evaluate.accuracy_low at least x)", "evaluate.accuracy_low", "at_least", floor),
+        passed("evaluate.accuracy_low at least y", "evaluate.accuracy_low", "at_least", floor + 1e-9),
+        passed("evaluate.ece at most 0", "evaluate.ece", "at_most", 0.0),
+        passed("evaluate.transfer_gain_low at least 0", "evaluate.transfer_gain_low", "at_least", 0.0),
+        passed("bias.accuracy_gap at most 0.1", "bias.accuracy_gap", "at_most", 0.1),
+        passed("written by an older gate", "", "", 0.1),
+    ))  # fmt: skip
+    rules, others = shipped.judged_again(gate, intervals, 21, "int8_static")
+    assert [(rule.name, rule.passed) for rule in rules] == [
+        ("quality (evaluate.accuracy_low at least x), of int8_static", True),
+        ("evaluate.accuracy_low at least y, of int8_static", False),
+        ("evaluate.ece at most 0, of int8_static", False),
+    ]
+    assert rules[0].margin == 0
+    assert (rules[2].value, rules[2].margin) == (measures["ece"]["value"], -measures["ece"]["value"])
+    assert [name.split()[0] for name in others] == ["evaluate.transfer_gain_low", "bias.accuracy_gap", "written"]
+
+
+def test_a_model_that_fails_the_gates_rule_is_refused(tmp_path: Path) -> None:
+    """The gate passed the trained network; what ships is judged by what it gives itself."""
+    upstream.before_export(tmp_path, per_label=8)
+    bias = Rule("bias.accuracy_gap at most 0.1", True, 0.0, 0.1, 0.1, "", "bias.accuracy_gap", "at_most")
+    name, of = "evaluate.accuracy_low at least 0.999", {"metric": "evaluate.accuracy_low", "side": "at_least"}
+    verdict = Verdict("gate", True, (Rule(name, True, 1.0, 0.999, 0.001, "", **of), bias))
+    write_json(tmp_path / "artifacts/gate/verdict.json", verdict)
+    assert upstream.export(tmp_path)["blessed"] == 0
+    told = read_json(tmp_path / "artifacts/export/export.json")["shipped"]
+    assert told["not_judged_again"] == ["bias.accuracy_gap at most 0.1"]
+    with pytest.raises(Refused, match=r"evaluate\.accuracy_low at least 0\.999, of fp32: measured on the file"):
+        Job.at(tmp_path, "handoff", ("export",)).source("export", "model.onnx")
+
+
+def test_a_flip_that_params_allow_is_not_held_against_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch decides one tie otherwise: the file is blessed by the answers that it gave itself."""
+    from components.export import parity
+
+    real = parity.eager
+
+    def flipped(*rest: Any) -> dict[str, np.ndarray]:
+        found = real(*rest)
+        return {**found, "label": np.concatenate([(found["label"][:1] + 1) % 3, found["label"][1:]])}
+
+    upstream.before_export(tmp_path, per_label=8)
+    monkeypatch.setattr(parity, "eager", flipped)
+    metrics = upstream.export(tmp_path, max_flips=1)
+    assert (metrics["flips"], metrics["blessed"]) == (1, 1)
+    with pytest.raises(parity.ParityError, match="1 of 6 labels flip"):
+        upstream.export(tmp_path, max_flips=0)
 
 
 @pytest.mark.slow

@@ -41,6 +41,9 @@ def test_all_rules_hold() -> None:
         "evaluate.ece at most 0.05",
     ]
     assert [r.margin for r in verdict.rules] == [pytest.approx(0.02), pytest.approx(0.03)]
+    assert [(r.metric, r.side, r.limit) for r in verdict.rules] == [
+        ("evaluate.accuracy_low", "at_least", 0.95), ("evaluate.ece", "at_most", 0.05),
+    ]  # fmt: skip
 
 
 def test_one_failed_rule_refuses_with_margin_and_reason() -> None:
@@ -80,6 +83,7 @@ def test_a_missing_metric_fails_and_close_names_are_told() -> None:
     judged = judge(rules({"metric": "evaluate.acuracy_low", "at_least": 0.5}), METRICS).rules[0]
     assert not judged.passed
     assert "Close: evaluate.accuracy_low" in judged.why
+    assert (judged.metric, judged.side) == ("evaluate.acuracy_low", "at_least")
 
 
 def test_better_metrics_never_turn_a_pass_into_a_refusal() -> None:

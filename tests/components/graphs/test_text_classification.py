@@ -14,6 +14,7 @@ import pytest
 import tiny_encoders
 
 from components import hard_texts
+from components.contracts import InputError
 from components.graphs import text_classification as graphs
 from components.preprocessing import text_classification as texts
 from components.preprocessing.text_classification import Preprocessing, Text
@@ -73,6 +74,14 @@ def test_a_tokenizer_that_no_operator_knows_is_told(tmp_path: Path) -> None:
 
 def test_a_graph_that_cannot_run_is_told_by_the_process_that_tried() -> None:
     assert isinstance(graphs._asked(b"no graph", ["a"]), str)
+
+
+def test_no_answer_in_time_ends_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Load on the machine must not decide whether there is a tokenizer.onnx."""
+    monkeypatch.setattr(graphs, "MAX_SECONDS", 0)
+    with pytest.raises(InputError, match="gave no answer for"):
+        graphs.companion(spec(tokenizer_of("roberta")), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_hard_texts_are_hard_and_the_same_each_time() -> None:

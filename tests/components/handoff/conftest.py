@@ -14,7 +14,7 @@ import factories
 import pytest
 import upstream
 
-from components.contracts import write_json
+from components.contracts import read_json, write_json
 from components.handoff import stage
 from components.handoff.stated import Stated
 from components.job import Job
@@ -27,6 +27,10 @@ def _finish(root: Path, **settings: Any) -> Path:
     (root / ".git").mkdir()
     (root / ".git/HEAD").write_text("ref: refs/heads/main\n")
     (root / ".git/packed-refs").write_text(f"# pack-refs with: peeled\n{'1' * 40} refs/heads/main\n")
+    return _handed_over(root)
+
+
+def _handed_over(root: Path) -> Path:
     job = Job.at(root, "handoff", stage.NEEDS)
     job.clear()
     params = stage.Params(licence="", contact="", examples=3, profile_samples=40, stated=Stated())
@@ -39,6 +43,23 @@ def _finish(root: Path, **settings: Any) -> Path:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with its bundle in artifacts/handoff/bundle; not to be changed."""
     return _finish(tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture(scope="session")
+def finished_variant(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, as it were with int8 weights: the record of another variant, with figures of its own, made up."""
+    root = Path(shutil.copytree(finished, tmp_path_factory.mktemp("variant") / "project"))
+    place, limit = root / "artifacts/export/export.json", "Inner values beyond the calibrated ones are cut off."
+    export = read_json(place)
+    own = export["shipped"] | {"variant": "int8_static", "not_judged_again": ["bias.worst_group_accuracy at least 0.9"]}
+    own["measures"] = {name: upstream.interval(0.8125) for name in own["measures"]}
+    own["parity"] = {**export["parity"], "relative": 0.64, "flips": 2}
+    write_json(place, {**export, "variant": "int8_static", "shipped": own, "limits": [limit]})
+    ladder = root / "artifacts/export/variants/ladder.json"
+    write_json(ladder, {**read_json(ladder), "variant": "int8_static"})
+    shutil.copy(root / "artifacts/export/model.onnx", root / "artifacts/export/variants/fp32.onnx")
+    upstream.write_lineages(root, REPOSITORY)
+    return _handed_over(root)
 
 
 @pytest.fixture(scope="session")

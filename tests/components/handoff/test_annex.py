@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from components.contracts import read_json
 from components.handoff import annex
 
 NUMBERS = (*(f"1({c})" for c in "abcdefgh"), *(f"2({c})" for c in "abcdefgh"), *"3456789")
@@ -60,10 +61,14 @@ def test_it_helps_with_and_never_claims(name: str, kind: str, request: pytest.Fi
     assert "None" not in text
 
 
-def test_figures_are_those_of_the_files(page: str) -> None:
+def test_figures_are_those_of_the_files(page: str, finished: Path, bundle: Path) -> None:
     sections = _sections(page)
-    assert "Accuracy on the test split: 0.9100" in sections["2(g)"]
-    assert "2 of 2 rules hold" in sections["2(g)"] or re.search(r"\d+ of \d+ rules hold", sections["2(g)"])
+    own = read_json(finished / "artifacts/export/export.json")["shipped"]["measures"]
+    assert f"Accuracy of model.onnx on the test split: {own['accuracy']['value']:.4f}, 95% interval" in sections["2(g)"]
+    assert f"of model.onnx: {own['ece']['value']:.4g})" in sections["2(e)"]
+    rules = [rule for one in read_json(bundle / "evaluation.json")["verdicts"] for rule in one["rules"]]
+    assert len(rules) >= 2
+    assert f"{sum(rule['passed'] for rule in rules)} of {len(rules)} rules hold" in sections["2(g)"]
     assert "1 set aside (not_an_image: 1)" in sections["2(d)"]
     assert "licence apache-2.0" in sections["2(a)"]
     assert "accuracy by brightness: worst dark, gap 0.05, no evidence" in sections["3"]

@@ -54,7 +54,10 @@ def facts(**changes: Any) -> dict[str, Any]:
         "sample": {"input": "an image of any size", "limits": ["One image at a time."]},
         "decision": {"answer": "one of 3 labels", "limit": "It always answers."},
         "data": {"num_used": 9, "num_quarantined": 1, "num_labels": 3}, "splits": {"train": 5, "test": 4},
-        "quality": {"test": {"accuracy": _interval(0.9), "ece": {"value": None, "low": None, "high": None}}},
+        "shipped": {
+            "exact": True, "of": "", "title": "model.onnx", "split": "test", "limits": [],
+            "measures": {"accuracy": _interval(0.9), "ece": {"value": None, "low": None, "high": None}},
+        },
         "groups": {"groups": groups, "gaps": gaps}, **changes,
     }  # fmt: skip
 

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from components import plugins
-from components.contracts import read_json, write_json, write_table
+from components.contracts import RunRecord, read_json, write_json, write_table
 from components.drift import columns as rules
 from components.drift import sides
 from components.handoff import profile
@@ -20,7 +20,11 @@ from components.handoff.bundle import Bundle
 from components.job import Job
 from components.samples import keyed_seed
 
-NEEDS = ("validate", "evaluate", "drift")
+NEEDS = ("validate", "evaluate", "drift", "export")
+RECORD = RunRecord(
+    run="main", role="candidate", task="text_classification", decision="single_label", backbone={}, pretrained=True,
+    strategy={}, labels=("cat", "dog"), preprocessing={},
+)  # fmt: skip
 DETECTORS = [("columns", "ks"), ("embeddings", "permutation_mmd"), ("embeddings", "classifier_two_sample")]
 
 
@@ -37,8 +41,18 @@ def _side(rng: np.random.Generator, num: int, shift: float) -> tuple[pd.DataFram
             "note": ["private"] * num,
         }
     )
-    said = pd.DataFrame({"predicted": rng.choice(["cat", "dog"], num), "confidence": rng.beta(8, 2 + 8 * shift, num)})
+    sure = rng.beta(8, 2 + 8 * shift, num).astype(np.float32)
+    confidence = np.maximum(sure, 1 - sure).astype(np.float64)
+    said = pd.DataFrame({"predicted": rng.choice(["cat", "dog"], num), "confidence": confidence})
     return table, said, rng.normal(shift, 1, (num, 12)).astype(np.float32)
+
+
+def _answered(said: pd.DataFrame, features: np.ndarray, place: Path) -> None:
+    """outputs.safetensors of the stage export: what the file that ships answers for the validation samples."""
+    sure = said["confidence"].to_numpy(np.float32)
+    cat = np.where(said["predicted"] == "cat", sure, 1 - sure)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    save_file({"probabilities": np.stack([cat, 1 - cat], axis=1), "embedding": features}, place)
 
 
 @pytest.fixture
@@ -56,6 +70,7 @@ def job(make_job: Any) -> Job:
     told = pd.concat([said, held[["id"]]], axis=1).assign(run="main", split="validation")
     write_table(art / "evaluate/predictions.parquet", pd.concat([told, told.assign(run="from_scratch")]))
     save_file({"validation": features, "test": features[:5]}, art / "evaluate/embeddings.safetensors")
+    _answered(said, features, art / "export/outputs.safetensors")
     column = {"column": "brightness", "detector": "ks", "score": 0.9, "p_value": 0.5, "threshold": 0.05}
     whole = {"detector": "permutation_mmd", "threshold": 0.01, "p_value": 0.7, "drifted": False}
     write_json(art / "drift/drift.json", {"columns": [column], "embeddings": whole, "current": "the test split"})
@@ -66,7 +81,7 @@ def job(make_job: Any) -> Job:
 
 def _write(job: Job, num_samples: int, where: str = "bundle") -> tuple[dict[str, Any], Path]:
     bundle = Bundle(job.root / where, {})
-    return profile.write(bundle, job, num_samples), bundle.folder / profile.FOLDER
+    return profile.write(bundle, job, RECORD, num_samples, "int8_static"), bundle.folder / profile.FOLDER
 
 
 def _digests(folder: Path) -> dict[str, str]:
@@ -77,6 +92,33 @@ def test_none_are_written_where_none_are_asked_for(job: Job) -> None:
     told, folder = _write(job, 0)
     assert told == {}
     assert not folder.exists()
+
+
+def test_outputs_and_embeddings_are_those_of_the_file_that_ships(job: Job) -> None:
+    """Not those of the float32 network: a deployer compares them with what the file answers him."""
+    rng = np.random.default_rng(4)
+    _, said, features = _side(rng, 120, 0)
+    _answered(said, features, job.root / "artifacts/export/outputs.safetensors")
+    told, folder = _write(job, 1000)
+    _, outputs, embeddings = profile.read(folder)
+    pd.testing.assert_frame_equal(outputs, said)
+    np.testing.assert_array_equal(embeddings, features)
+    assert told["variant"] == "int8_static"
+    assert (told["outputs"]["by"], told["embeddings"]["by"]) == ("model.onnx", "model.onnx")
+    assert "model.onnx (int8_static)" in told["note"]
+
+
+def test_answers_belong_to_the_samples_in_the_order_of_their_ids(job: Job) -> None:
+    place = job.root / "artifacts/validate/accepted.parquet"
+    before = profile.read(_write(job, 1000)[1])[1]
+    write_table(place, pd.read_parquet(place).iloc[::-1])
+    pd.testing.assert_frame_equal(profile.read(_write(job, 1000, "again")[1])[1], before)
+
+
+def test_it_says_what_can_be_told_from_it(job: Job) -> None:
+    told, _ = _write(job, 10)
+    assert told["risk"] == profile.RISK
+    assert "embeddings, from which the content" in told["risk"]
 
 
 def test_it_says_what_how_many_and_who_judged(job: Job) -> None:

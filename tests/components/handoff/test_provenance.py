@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from signed import origin
 
 from components.contracts import Commit, InputError
 from components.handoff import provenance
+
+REPOSITORY = Path(__file__).parents[3]
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
@@ -55,6 +58,38 @@ def test_anything_else_is_refused_in_words(content: str, tmp_path: Path) -> None
 def test_a_folder_without_it_is_origin(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         provenance.read(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "told"),
+    [
+        ("buildDefinition.internalParameters.environment.packages", [1], "environment.packages"),
+        ("buildDefinition.internalParameters.environment.packages", {"numpy": 2}, "environment.packages"),
+        ("buildDefinition.internalParameters.environments_that_differ", {"ingest": 1}, "that_differ.ingest"),
+        ("buildDefinition.internalParameters.source.differing", [1], "differing"),
+        ("buildDefinition.externalParameters.params", {"run": [1]}, "params.run"),
+        ("runDetails.byproducts.1.annotations.ingest.inputs", {"data": 7}, "stages.ingest.inputs"),
+        ("runDetails.byproducts.1.annotations.ingest.code", [7], "stages.ingest.code"),
+        ("buildDefinition.resolvedDependencies.0.digest", {"sha256": 7}, "digest"),
+    ],
+)
+def test_what_has_another_type_is_told_by_its_key(path: str, value: Any, told: str) -> None:
+    whole = json.loads(json.dumps(provenance.statement(origin())))
+    at: Any = whole["predicate"]
+    *keys, last = path.split(".")
+    for key in keys:
+        at = at[int(key) if isinstance(at, list) else key]
+    at[last] = value
+    with pytest.raises(provenance.ProvenanceError, match=re.escape(told)):
+        provenance.parse(whole)
+
+
+def test_a_model_rests_on_what_runs_its_stages_too() -> None:
+    """A commit that changed one of these is another commit of the model."""
+    files = provenance.rests_on(["components/job.py"])
+    assert files == sorted(files)
+    assert {"components/job.py", "pipelines/stage.py", "pipelines/history.py", "infra/libraries.yaml"} <= set(files)
+    assert all((REPOSITORY / path).is_file() for path in files)
 
 
 def test_300_broken_statements_are_refused_or_read_and_never_a_fault() -> None:

@@ -168,7 +168,9 @@ def test_the_card_has_the_front_matter_that_hubs_read(own: Path) -> None:
     assert (head["library_name"], head["pipeline_tag"]) == ("onnx", "image-classification")
     result = head["model-index"][0]["results"][0]
     assert result["dataset"]["split"] == "test"
-    assert {"type": "accuracy", "value": 0.91} in result["metrics"]
+    accuracy = read_json(own / "artifacts/export/export.json")["shipped"]["measures"]["accuracy"]["value"]
+    named = {"type": "accuracy", "value": round(accuracy, 6), "name": "accuracy of model.onnx"}
+    assert named in result["metrics"]
     card = (_handoff(own, licence="cc-by-4.0", contact="Ada <ada@example.org>")[1] / "card.md").read_text()
     head = _front_matter(card)
     assert head["license"] == "cc-by-4.0"
@@ -180,9 +182,13 @@ def test_the_card_tells_the_figures_and_leaves_judgement_to_people(
     made: tuple[Path, Path, dict[str, float]],
 ) -> None:
     card = (made[1] / "card.md").read_text()
+    accuracy = read_json(made[0] / "artifacts/export/export.json")["shipped"]["measures"]["accuracy"]
     for told in (
         "**Human to fill:** who is meant",
-        "| accuracy | 0.91 | 0.89 to 0.93 |",
+        "| accuracy | {value:.4g} | {low:.4g} to {high:.4g} |".format(**accuracy),
+        "Accuracy of model.onnx on the test split: {value:.4f}, 95% interval {low:.4f}".format(**accuracy),
+        "python -I verify.py --key PUBLIC.pem PATH_OF_THIS_FOLDER",
+        "your own copy of `verify.py`, kept from an earlier delivery or taken from the project",
         "not stated by owner",
         "Transfer helped by 0.30.",
         "| from_scratch | 0.6 | 0.3 (0.28 to 0.32) | helped |",
@@ -194,6 +200,7 @@ def test_the_card_tells_the_figures_and_leaves_judgement_to_people(
         "warning, duplicates: 2 copies",
     ):
         assert told in card, told
+    assert "float32" not in card, "there is no other network to tell from it"
     assert "not measured" not in card
     assert "{{" not in card
     weakest = card.split("The weakest labels")[1].splitlines()[4]
@@ -201,10 +208,10 @@ def test_the_card_tells_the_figures_and_leaves_judgement_to_people(
 
 
 def test_what_was_not_measured_says_so(own: Path, repository: Path) -> None:
-    place = own / "artifacts/evaluate/quality.json"
-    quality = read_json(place)
-    quality["runs"]["main"]["test"]["ece"] = {"value": None, "low": None, "high": None, "level": 0.95}
-    write_json(place, quality)
+    place = own / "artifacts/export/export.json"
+    export = read_json(place)
+    export["shipped"]["measures"]["ece"] = {"value": None, "low": None, "high": None, "level": 0.95}
+    write_json(place, export)
     upstream.write_lineages(own, repository)
     card = (_handoff(own)[1] / "card.md").read_text()
     assert "| ece | not measured | not measured to not measured |" in card
@@ -262,6 +269,31 @@ def test_the_bill_of_materials_names_what_is_there(made: tuple[Path, Path, dict[
     assert {n: told[f"pypi/{n}"]["version"] for n in needed} == needed
     assert all(told[f"pypi/{name}"]["scope"] == "required" for name in needed)
     assert told["pypi/torch"]["scope"] == "excluded"
+
+
+def test_rows_of_private_samples_leave_the_house_only_by_a_stated_number(own: Path) -> None:
+    for examples, rows, expected in ((3, "auto", True), (0, "auto", False), (0, 40, True), (3, 0, False)):
+        _, bundle = _handoff(own, examples=examples, profile_samples=rows)
+        assert (bundle / "profile").exists() == expected, (examples, rows)
+        card = (bundle / "card.md").read_text()
+        assert ("embeddings, from which the content of a sample can in part be told" in card) == expected
+        assert ("There is no reference profile in this folder." in card) != expected
+
+
+@pytest.mark.parametrize("given", ["all", -1, True, 1.5, None, 100_001])
+def test_rows_of_the_profile_are_a_number_or_auto(given: Any) -> None:
+    from pydantic import ValidationError
+
+    stated = {"licence": "", "contact": "", "examples": 0, "stated": {}}
+    with pytest.raises(ValidationError, match="profile_samples"):
+        stage.Params.model_validate({**stated, "profile_samples": given})
+
+
+def test_this_stages_own_params_are_recorded(own: Path) -> None:
+    _, bundle = _handoff(own, licence="MIT", contact=f"{own}/people")
+    params = provenance.read(bundle).params["handoff"]
+    assert (params["licence"], params["examples"], params["profile_samples"]) == ("MIT", 3, 40)
+    assert params["contact"] == "outside/people", "a path of this machine leaves it no more than elsewhere"
 
 
 def test_modes_do_not_depend_on_the_umask(own: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -20,6 +21,7 @@ import pytest
 import signed
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from components.contracts import InputError
 from components.handoff import signing, verify_bundle
 
 ENVELOPE, SUMS = verify_bundle.ENVELOPE, verify_bundle.SUMS
@@ -470,6 +472,73 @@ def test_it_runs_as_a_script_without_network_and_this_project(tmp_path: Path) ->
     assert done.returncode == 1
     assert done.stdout.splitlines()[-1] == "REFUSED: 2 problems"
     assert "model.onnx: other bytes than what was signed says" in done.stdout
+
+
+def test_it_imports_nothing_that_lies_beside_it(tmp_path: Path) -> None:
+    folder = signed.unsigned(tmp_path / "bundle")
+    shutil.copyfile(SCRIPT, folder / "verify.py")
+    for name in ("tarfile", "argparse", "unicodedata", "cryptography"):
+        (folder / f"{name}.py").write_text("open('ran.txt', 'w').write('it ran')\nprint('OK: all holds')\nexit(0)\n")
+    command = [sys.executable, "verify.py", "--unsigned"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "- tarfile.py: not in SHA256SUMS" in done.stdout
+    assert not (folder / "ran.txt").exists()
+
+
+NAMES = ("x\nOK: net-1.2.3: 20 files", "\x1b[2K\x1b[1AOK: all holds", "OK: net-1.2.3", "\udcff", "\u202eno", "\x9bA")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_name_writes_what_only_the_script_says(name: str, tmp_path: Path) -> None:
+    folder = signed.unsigned(tmp_path / "bundle")
+    (folder / name).write_text("")
+    done = _script(SCRIPT, "--unsigned", folder, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == ""
+    assert done.stdout.isascii()
+    assert done.stdout.replace("\n", "").isprintable()
+    assert not any(line.startswith("OK") for line in done.stdout.splitlines())
+    strange = folder.rename(tmp_path / name.replace("/", ""))
+    assert _script(SCRIPT, "--unsigned", strange, cwd=tmp_path).stderr == ""
+
+
+def test_without_a_key_links_to_files_are_the_files_that_they_lead_to(tmp_path: Path) -> None:
+    """As where DVC's cache is of links."""
+    folder = signed.unsigned(tmp_path / "bundle")
+    symbolic_link(folder, random.Random(0))
+    problems, told = verify_bundle.check(folder)
+    assert (problems, told.split(",")[0]) == ([], "bundle: 19 files")
+    (tmp_path / "aside").write_text("other")
+    assert "other bytes than SHA256SUMS says" in verify_bundle.check(folder)[0][0]
+    (folder / "nowhere").symlink_to("not there")
+    (folder / "all").symlink_to(folder / "variants")
+    assert sum(line.endswith("a link or a device") for line in verify_bundle.check(folder)[0]) == 2
+
+
+def test_a_name_that_is_a_file_and_a_folder_is_refused(original: Path, tmp_path: Path) -> None:
+    top, tar = "bundle", tmp_path / "bundle.tar"
+    hashed = hashlib.sha256(b"").hexdigest()
+    sums = f"{hashed}  a/x\n{hashed}  a/x/y\n{hashed}  /etc/x\n".encode()
+    entries = [("", True), ("a", True), ("a/x", False), ("a/x/y", False), ("/etc/x", False)]
+    content = b"".join(verify_bundle.header(f"{top}/{n}" if n else top, 0, folder) for n, folder in entries)
+    content += verify_bundle.header(f"{top}/{SUMS}", len(sums), False) + sums + bytes(-len(sums) % 512)
+    tar.write_bytes(content + bytes(-(len(content) + 1024) % 10240 + 1024))
+    problems, _ = verify_bundle.check(tar)
+    assert "a/x: an empty folder, or a file and a folder" in problems
+    assert any(line.startswith("/etc/x: differs from") for line in problems)
+
+
+def test_a_file_too_large_for_a_tar_is_told(tmp_path: Path) -> None:
+    folder = signed.unsigned(tmp_path / "bundle")
+    with (folder / "model.onnx").open("wb") as model:
+        model.truncate(8 << 30)
+    with pytest.raises(InputError, match=r"bundle/model\.onnx has 8589934592 bytes.*make the model smaller") as told:
+        signing.write_tar(folder, "bundle", tmp_path / "bundle.tar")
+    assert "shorter name" not in str(told.value)
+    (folder / "model.onnx").unlink()
+    with pytest.raises(InputError, match=r"give run\.name a shorter name"):
+        signing.write_tar(folder, "x" * 300, tmp_path / "bundle.tar")
 
 
 @pytest.mark.parametrize(

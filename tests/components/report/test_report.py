@@ -101,6 +101,14 @@ def test_headline_figures_are_those_of_the_files(tmp_path: Path, make_job: Calla
     assert "tf_<wbr>efficientnet_<wbr>lite0" in text
 
 
+def test_it_says_of_which_network_its_figures_are(tmp_path: Path, make_job: Callable[..., Job]) -> None:
+    """The page is made before the export chooses a variant."""
+    fabricated_run.make(tmp_path)
+    html = make_page(make_job)
+    assert "as it was trained, in float32" in html
+    assert "The shipped model" not in html
+
+
 def test_user_text_is_escaped(tmp_path: Path, make_job: Callable[..., Job]) -> None:
     fabricated_run.make(tmp_path, labels=6, hostile=True, passed=False)
     html = make_page(make_job)

@@ -7,9 +7,10 @@ import pytest
 from scipy import stats
 from sklearn import metrics as reference
 
+from components import quality
 from components.contracts import Interval
 from components.decisions import single_label as decision
-from components.evaluate import quality, transfer
+from components.evaluate import transfer
 
 
 def made(truth: np.ndarray, shares: np.ndarray, guess: np.ndarray | None = None) -> quality.Scored:

@@ -34,7 +34,12 @@ class Scored:
         """From rows of predictions.parquet."""
         shares = table[[PROBABILITY + label for label in labels]].to_numpy(np.float64)
         truth, guess = (decision.indicators(table[c], labels) for c in ("label", "predicted"))
-        return cls(truth, guess, shares, table["confidence"].to_numpy(np.float64), decision.log_losses(shares, truth))
+        return cls.made(truth, guess, shares, decision)
+
+    @classmethod
+    def made(cls, truth: np.ndarray, guess: np.ndarray, shares: np.ndarray, decision: ModuleType) -> Scored:
+        """From which labels each sample has, which were decided for, and the probabilities."""
+        return cls(truth, guess, shares, decision.confidence(shares), decision.log_losses(shares, truth))
 
     def take(self, rows: np.ndarray) -> Scored:
         """The same for some rows."""
@@ -82,6 +87,12 @@ def measure(
         found[name] = Interval(value, float(low), float(high), level)
     found["accuracy"] = wilson(int(scored.right.sum()), n, level)
     return found
+
+
+def flat(figures: dict[str, Interval]) -> dict[str, float]:
+    """As rules of the gate name them: each metric's value, and the limits of accuracy."""
+    values = {name: interval.value for name, interval in figures.items()}
+    return {**values, "accuracy_low": figures["accuracy"].low, "accuracy_high": figures["accuracy"].high}
 
 
 def wilson(right: int, n: int, level: float) -> Interval:
