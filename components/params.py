@@ -148,3 +148,11 @@ def _told(error: Any) -> str:
     if error["type"] == "unknown_key" or isinstance(given, dict):
         return message
     return f"{message} (given: {given!r})"
+
+
+def flat(key: str, value: Any) -> dict[str, Any]:
+    """Nested mappings and lists as one, with dotted keys."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    if not inner:
+        return {key: value}
+    return {k: v for part, one in inner for k, v in flat(f"{key}.{part}" if key else str(part), one).items()}

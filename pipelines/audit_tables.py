@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from components.params import flat
 from pipelines import diff_tables
 from pipelines.bundles import printable
-from pipelines.comparison import flat
 
 _COLOURS = {"yes": "bold", "no": "dim", "not known": "yellow"}
 SHOWN = 50

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from components import lineage
-from components.params import ParamsError, load_yaml
+from components.params import ParamsError, flat, load_yaml
 from pipelines import base_weights, claims, dag, libraries
 
 if TYPE_CHECKING:
@@ -252,14 +252,6 @@ class Comparison:
         base = self.told.base_weights
         same = all(base.get(k) == spec.get(k) for k in ("source", "package"))
         return str(base.get("sha256") or "") if same else ""
-
-
-def flat(key: str, value: Any) -> dict[str, Any]:
-    """Nested mappings and lists as one, with dotted keys."""
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    if not inner:
-        return {key: value}
-    return {k: v for part, one in inner for k, v in flat(f"{key}.{part}" if key else str(part), one).items()}
 
 
 def _restored(value: Any, outside: dict[str, str]) -> Any:

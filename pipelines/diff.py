@@ -16,8 +16,8 @@ from components import model_files
 from components.contracts import InputError
 from components.handoff import provenance
 from components.lineage import hash_file
+from components.params import flat
 from pipelines import bundles, figures
-from pipelines.comparison import flat
 
 LOWER_IS_BETTER = ("log_loss", "ece", "share_of_columns", "embeddings_drifted", "size_mb", "flips")
 SHOWN = ("accuracy", "balanced_accuracy", "precision_macro", "recall_macro", "f1_macro", "log_loss", "ece")

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from components.contracts import InputError, read_json, write_atomic
+from components.params import flat
 from pipelines import dag, processes
-from pipelines.comparison import flat
 
 DONE, FAULT, MISTAKE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 130
 

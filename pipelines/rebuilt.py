@@ -14,9 +14,10 @@ from typing import Any
 
 from components import lineage
 from components.contracts import read_json
+from components.params import flat
 from pipelines import claims, dvc_cli
 from pipelines.claims import PROVENANCE
-from pipelines.comparison import BUNDLES, Comparison, Difference, flat
+from pipelines.comparison import BUNDLES, Comparison, Difference
 from pipelines.stage import DECISIONS
 
 UNEXPLAINED = "not known: inputs, code, params and libraries are the recorded ones, so this stage is not deterministic"

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.contracts import InputError
+from components.params import flat
 from pipelines import claims, dvc_cli, history, workspace
-from pipelines.comparison import CAUSES, Comparison, Difference, flat
+from pipelines.comparison import CAUSES, Comparison, Difference
 from pipelines.rebuilt import Rebuilt, causes
 
 if TYPE_CHECKING:

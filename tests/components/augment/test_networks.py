@@ -270,7 +270,7 @@ def test_a_network_that_cannot_serve_is_refused(folders: dict[str, Path], tmp_pa
     config |= {"model_type": "mine", "auto_map": {"AutoConfig": "code.Config", "AutoModelForMaskedLM": "code.Model"}}
     (remote / "config.json").write_text(json.dumps(config))
     (remote / "code.py").write_text("raise SystemExit('their code ran')")
-    with pytest.raises(UnsafeFile, match=r"config\.json is refused \[remote_code\].*unread, code\.py"):
+    with pytest.raises(UnsafeFile, match=r"config\.json is refused \[remote_code\].*unread, 'code\.py'"):
         build("masked_lm", network=tiny.pinned(remote))
     lying = _changed(bert, tmp_path / "lying")
     with (lying / "model.safetensors").open("ab") as file:

@@ -661,7 +661,7 @@ def test_code_of_a_tokenizer_is_refused(bert: Path, tmp_path: Path) -> None:
     (bert / "own.py").write_text(f"open({str(tmp_path / 'it ran')!r}, 'w')")
     for ask in (plugin.preprocessing, plugin.build):
         with pytest.raises(
-            UnsafeFile, match=r"tokenizer_config\.json .* code of its own.* beside it lie, unread, own\.py"
+            UnsafeFile, match=r"tokenizer_config\.json .* code of its own.* beside it lie, unread, 'own\.py'"
         ):
             ask(options(bert))
     assert not (tmp_path / "it ran").exists()
