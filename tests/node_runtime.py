@@ -97,7 +97,8 @@ def _fetch(npm: str, name: str, integrity: str, folder: Path) -> None:
         if integrity != "sha512-" + base64.b64encode(hashlib.sha512(packed.read_bytes()).digest()).decode():
             raise Unavailable(f"{name} is not the file that was published: its sha512 differs")
         with tarfile.open(packed) as archive:
-            archive.extractall(room, members=[m for m in archive if _is_for_us(m.name)], filter="data")
+            archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.4 and later
+            archive.extractall(room, members=[m for m in archive if _is_for_us(m.name)])
         (Path(room) / "package").rename(folder)
 
 

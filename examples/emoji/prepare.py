@@ -41,7 +41,8 @@ def main() -> int:
                 print(f"npm could not fetch {name}: {done.stderr.strip()}", file=sys.stderr)
                 return 2
             with tarfile.open(next(Path(folder).glob("*.tgz"))) as archive:
-                archive.extractall(folder, filter="data")
+                archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.4 and later
+                archive.extractall(folder)
             print(f"{target}: {write(Path(folder) / 'package', studio, target)} images")
     return 0
 

