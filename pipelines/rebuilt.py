@@ -147,11 +147,8 @@ class Rebuilt:
             told = read_json(self.folder / DECISIONS[1])["export"]["variant"]
         except (OSError, ValueError, KeyError, TypeError):
             return
-        same = "also" if again == told else "no longer"
-        print(
-            f"\nThe variant was pinned to the recorded {told}; measured here, {again} would ship, so {told} is {same} "
-            "it."
-        )
+        now = "and measured here it would ship again" if again == told else f"but measured here {again} would ship"
+        print(f"\nThe variant was pinned to the recorded {told}, {now}.")
 
 
 def _statement(path: Path) -> tuple[dict[str, Any], Any]:
