@@ -72,7 +72,7 @@ def _library(name: str, version: str, hashes: dict[str, list[str]], scope: str) 
     if not files:
         return told
     place = {
-        "type": "distribution", "url": f"https://pypi.org/project/{canonical(name)}/{version}/",
+        "type": "distribution", "url": purl,  # which index it came from is not recorded
         "comment": "any one of the files with these hashes, as requirements.lock has them", "hashes": _sha256(*files),
     }  # fmt: skip
     return {**told, "externalReferences": [place]}
