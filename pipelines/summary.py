@@ -16,6 +16,7 @@ from components.report import formats
 from components.report.advice import suggest
 from components.report.facts import STAGES, Facts, gather, group_accuracy, interval
 from pipelines import dag
+from pipelines.bundles import BUNDLE
 
 MOST = 10
 _WORDS = {2: "a mistake in params or input", 3: "refused", 130: "interrupted"}
@@ -165,7 +166,7 @@ def _stop(stop: Stop) -> str:
 
 def _bundle(root: Path, fresh: set[str]) -> str:
     """Where it is; and where what ships is not the float32 network, whose accuracy is told above, what it is."""
-    place = "artifacts/handoff/bundle"
+    place = BUNDLE
     try:
         told = read_json(_locate(root, fresh, "export", "export.json"))["shipped"]
         variant, accuracy = str(told["variant"]), interval(told["measures"]["accuracy"])

@@ -9,7 +9,7 @@ Run it by `make benchmarks`, or with other numbers:
 
     python tests/benchmarks/ladder.py [--case images texts] [--samples 600] [--repeats 3] [--threads 2]
 
-Prints one table a case. Expected (two cores of an AMD EPYC with AVX-512 VNNI): int8_static at least 1.5 times as fast
+Prints one table a case. Expected (two cores of an AMD EPYC with AVX-512 VNNI): int8_static 1.3 times as fast or more
 on EfficientNet-Lite0, int8_dynamic at least 2 times on MiniLM.
 """
 

@@ -7,9 +7,9 @@ Not when: it runs on a usual CPU: ONNX Runtime has few float16 kernels there and
 mostly slower, which the measurement then says.
 Settings: headroom.
 Cost: 1 s, and one pass of those samples with every intermediate result kept.
-Evidence here: half the size; batch 1 on two cores of an AMD EPYC: MiniLM at 128 tokens 1.0 to 1.2 times as fast as
-float32, no label of 100 flips; EfficientNet-Lite0 at 64 px 0.3 to 0.8 times, 1 of 250 flips
-(python tests/benchmarks/ladder.py, 2026-11-21, busy machine).
+Evidence here: half the size; at batch 1 on two cores of an AMD EPYC MiniLM at 128 tokens is 0.93 (0.87 to 1.00) times
+as fast as float32, EfficientNet-Lite0 at 64 px 0.67 (0.63 to 0.70) times; no label of 150 flips
+(python tests/benchmarks/ladder.py --repeats 2 --samples 300, 2026-11-21). It has not shipped here once.
 Source: Micikevicius et al., Mixed precision training, 2018; onnxruntime.transformers.float16.
 """
 

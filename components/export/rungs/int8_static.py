@@ -9,12 +9,13 @@ Not when: transformers (int8_dynamic), or fewer than 32 samples to calibrate wit
 drawn (export.num_calibration) are kept apart to compare settings with, so that 42 are needed in all.
 Settings: reduce_range, parts, search_above, min_gain.
 Cost: 3 s a comparison for EfficientNet-Lite0 at 64 px; memory as a forward pass.
-Evidence here: EfficientNet-Lite0 at 64 px, two cores of an AMD EPYC: 2.7 to 3.1 times as fast as float32 at batch 1 and
-1.2 to 2.0 at batch 16, 13.5 MB to 3.8 MB. Fine-tuned on the digits no part is left out, and 0 of 269 validation and 2
+Evidence here: EfficientNet-Lite0 at 64 px, two cores of an AMD EPYC: 1.39 (1.29 to 1.49) times as fast as float32 at
+batch 1 and 2.09 (1.38 to 2.80) at batch 16 (python tests/benchmarks/ladder.py --repeats 2 --samples 300), more where
+other processes run; 13.5 MB to 3.8 MB. Fine-tuned on the digits no part is left out, and 0 of 269 validation and 2
 of 268 test labels flip (stage export). Frozen, with a linear head, the embedding's mean error is 30 % of its mean size,
 and 14 % with the first tenth of its operators in float32, while without all its depthwise convolutions it is worse
-(57 %): so parts are found by measuring; 17 of 250 labels flip, and it is refused (python tests/benchmarks/ladder.py
---case images). Percentile instead of min-max ranges: 31 %. All 2026-11-21, busy machine.
+(57 %): so parts are found by measuring; 7 of 150 labels flip, and it would be refused (the same command). Percentile
+instead of min-max ranges: 31 % (a trial that was not kept). All 2026-11-21.
 Source: Nagel et al., A white paper on neural network quantization, 2021; ONNX Runtime, Quantize ONNX models.
 """
 
