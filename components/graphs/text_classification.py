@@ -10,8 +10,8 @@ Cost: 4 to 10 s in `export`, in a process of its own; the file holds tokenizer.j
 Evidence here: of 497 texts (tests/components/graphs/test_text_classification.py, onnxruntime-extensions 0.15.2,
 2026-11-21), byte-level BPE has equal ids on all (RoBERTa, GPT-2, ModernBERT and BART layouts), so it is written.
 WordPiece is not: 133 differ for MiniLM at 128 tokens in the spam example (accents outside Latin, Hangul, control
-characters, tokens written out), nor are Unigram (44 of 497 at best) and plain words (no operator). BertTokenizer ended the process where its fourth output
-was asked for.
+characters, tokens written out), nor are Unigram (44 of 497 at best) and plain words (no operator).
+BertTokenizer ended the process where its fourth output was asked for.
 Source: onnxruntime-extensions 0.15.2, BertTokenizer and HfJsonTokenizer.
 """
 
