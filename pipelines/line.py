@@ -14,9 +14,9 @@ def run(root: Path, record: bool) -> int:
     with dvc_cli.turn(root):
         if not record and _nothing_to_do(root):
             return 0
-        from pipelines import flows
+        from pipelines.flows import train
 
-        code, told = flows.run(root)
+        code, told = train.run(root)
     return _end(root, code, told)
 
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from pipelines import line
+from pipelines import line, operating
 
 CODES = """exit codes: 0 done; 1 a fault of ours; 2 a mistake in params or input; 3 refused by a verdict;
 130 interrupted"""
@@ -118,6 +118,7 @@ def parser() -> argparse.ArgumentParser:
     _about_the_line(commands, here)
     _about_bundles(commands, here)
     _about_releases(commands, here)
+    operating.add_to(commands, here)
     commands.add("list", lambda _: line.show_plugins(), "every family of plugins, with a sentence on each plugin")
     return whole
 

@@ -20,9 +20,9 @@ LINE = ["ingest", "gate", "report", "export", "handoff"]
 @pytest.fixture
 def flows(prefect_server: None) -> Any:
     """The module; it imports Prefect, so only where a server runs."""
-    from pipelines import flows
+    from pipelines.flows import train
 
-    return flows
+    return train
 
 
 def last_run() -> tuple[Any, dict[str, Any]]:

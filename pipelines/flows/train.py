@@ -1,4 +1,4 @@
-"""The Prefect flows; the only importer of Prefect, which sees the line as it is in dvc.yaml.
+"""The flow `train`: Prefect sees the line as it is in dvc.yaml.
 
 DVC decides what must run and keeps the results, so Prefect's own caches are off. One generic task runs one
 stage and bears its name; a stage that DVC finds unchanged ends as Cached. Stages run one after another: each
@@ -18,9 +18,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-# Before Prefect is imported: no calls home.
-os.environ.update({"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"} | dict(os.environ))
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact

@@ -1,0 +1,174 @@
+"""The commands that keep a line running: what `python -m pipelines` understands of them, and their help."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+RUNS = """Every run of the line, of the monitor and of a promotion leaves a record: who or what triggered it and why,
+when it began and ended, how it ended, and what ran.
+
+examples:
+  python -m pipelines runs
+  python -m pipelines runs --last 100 --json"""
+REAP = """A run whose processes are gone (killed, out of memory, power cut) is marked as crashed, here and in Prefect.
+One that nobody watched is resumed once, if infra/operations.yaml says `runs.resume`. Every run does the first part when
+it starts, and `serve` does both all the time; so this is for cron, or for looking by hand.
+
+examples:
+  python -m pipelines reap
+  python -m pipelines reap --resume"""
+MONITOR = """Reads what is new in monitor.data (infra/operations.yaml), runs the live bundle on it, holds it against the
+bundle's reference profile, and judges it by monitor.rules. A failed rule retrains, if monitor.then says so, with the
+cause in the record of the run, unless the last retraining was too recent. The page is reports/monitor/index.html.
+
+examples:
+  python -m pipelines monitor
+  python -m pipelines monitor --only-look"""
+PROMOTE = """Takes a signed release whose data, quality and infrastructure were all blessed, and which is no worse than
+the live one by more than promote.max_loss; then swaps the pointer deployed/ENVIRONMENT.json, whole or not at all, and
+registers it as a GTO stage in git.
+
+examples:
+  python -m pipelines promote                      the newest release
+  python -m pipelines promote 1.2.0 --environment staging --because "asked for by the shop\""""
+ROLLBACK = """The bundle that was live before is live again, after every file of it was verified; takes under 2 s.
+
+example:
+  python -m pipelines rollback --because "complaints since noon\""""
+PRUNE = """Removes old records of runs, checkpoints that nobody came back for, old releases (never a live one, nor the
+one before it), flow runs in Prefect, and what DVC's cache need not keep, as `keep` in infra/operations.yaml says.
+
+examples:
+  python -m pipelines prune --dry-run
+  python -m pipelines prune"""
+BACKTEST = """Replays dated data: trains on what there was up to each date, and measures that model on later periods.
+The page is reports/backtest/index.html.
+
+example:
+  python -m pipelines backtest --date attribute.date --period month"""
+SERVE = """Everything that one machine needs: Prefect's server on 127.0.0.1, the deployments and schedules of
+infra/prefect/prefect.yaml, and a watch for runs that died. Ends with Ctrl-C; run it by systemd or the like
+(infra/systemd) to have it back after a reboot.
+
+examples:
+  python -m pipelines serve
+  PREFECT_API_URL=http://127.0.0.1:4200/api python -m pipelines serve"""
+
+
+class Commands(Protocol):
+    """What parser.py collects commands in."""
+
+    def add(
+        self, name: str, does: Callable[[argparse.Namespace], int], told: str, more: str = ""
+    ) -> argparse.ArgumentParser:
+        """One more."""
+
+
+def add_to(commands: Commands, here: Path) -> None:
+    """Every command of this module."""
+    one = commands.add("runs", lambda a: runs(here, a), "what ran, when, why, and how it ended", RUNS)
+    one.add_argument("--last", type=int, default=20, metavar="N", help="the newest N; default 20")
+    one.add_argument("--json", action="store_true", help="print all of it as JSON")
+    one = commands.add("reap", lambda a: reap(here, a), "notice runs that died; resume them once", REAP)
+    one.add_argument("--resume", action="store_true", help="resume what nobody watched")
+    one = commands.add("monitor", lambda a: monitor(here, a), "judge new data by the live bundle; retrain", MONITOR)
+    one.add_argument("--only-look", action="store_true", help="judge, and do nothing about it")
+    one = commands.add("promote", lambda a: promote(here, a), "make a release the live one", PROMOTE)
+    told = "a version, or a release's folder; by default the newest"
+    one.add_argument("which", metavar="VERSION", nargs="?", help=told)
+    _about_a_place(one)
+    one.add_argument("--key", metavar="PUBLIC.pem", help="public key of whom you trust; by default your own")
+    one = commands.add("rollback", lambda a: rollback(here, a), "make the one before live again", ROLLBACK)
+    _about_a_place(one)
+    one.add_argument("--key", metavar="PUBLIC.pem", help="public key of whom you trust; by default your own")
+    one = commands.add("deployed", lambda a: deployed(here, a), "what is live, since when, and what was before")
+    one.add_argument("--json", action="store_true", help="print all of it as JSON")
+    one = commands.add("prune", lambda a: prune(here, a), "remove what is too old to keep", PRUNE)
+    one.add_argument("--dry-run", action="store_true", help="only tell what would be removed")
+    one = commands.add("backtest", lambda a: backtest(here, a), "how fast does the model age?", BACKTEST)
+    one.add_argument("--date", metavar="COLUMN", help="the attribute that holds a sample's date")
+    one.add_argument("--period", choices=("week", "month", "quarter", "year"), default="month", help="default: month")
+    one = commands.add("serve", lambda a: serve(here, a), "schedules, events and the watch, on one machine", SERVE)
+    one.add_argument("--port", type=int, default=4200, help="of Prefect's server, if one is started; default 4200")
+
+
+def _about_a_place(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--environment", metavar="NAME", help="such as staging; by default promote.environment")
+    one.add_argument("--because", metavar="TEXT", default="", help="why; kept in the record")
+
+
+def runs(root: Path, options: argparse.Namespace) -> int:
+    """The record of runs."""
+    from pipelines.runs import show
+
+    print("\n".join(show(root, options.last, options.json)))
+    return 0
+
+
+def reap(root: Path, options: argparse.Namespace) -> int:
+    """Runs that died."""
+    from pipelines.reaper import reap as notice
+
+    print("\n".join(notice(root, resume=options.resume)) or "No run died.")
+    return 0
+
+
+def monitor(root: Path, options: argparse.Namespace) -> int:
+    """New data against the live bundle."""
+    from pipelines.monitor import monitor as look
+
+    return look(root, only_look=options.only_look)
+
+
+def promote(root: Path, options: argparse.Namespace) -> int:
+    """Another bundle goes live."""
+    from pipelines.promote import promote as raise_up
+
+    print("\n".join(raise_up(root, options.which, options.environment, _key(options.key), options.because)))
+    return 0
+
+
+def rollback(root: Path, options: argparse.Namespace) -> int:
+    """The bundle before goes live again."""
+    from pipelines.promote import rollback as go_back
+
+    print("\n".join(go_back(root, options.environment, _key(options.key), options.because)))
+    return 0
+
+
+def deployed(root: Path, options: argparse.Namespace) -> int:
+    """What is live."""
+    from pipelines.promote import deployed as tell
+
+    print("\n".join(tell(root, options.json)))
+    return 0
+
+
+def prune(root: Path, options: argparse.Namespace) -> int:
+    """What is too old goes."""
+    from pipelines.prune import prune as clear
+
+    print("\n".join(clear(root, dry_run=options.dry_run)))
+    return 0
+
+
+def backtest(root: Path, options: argparse.Namespace) -> int:
+    """Dated data, replayed."""
+    from pipelines.backtest import backtest as replay
+
+    return replay(root, options.date, options.period)
+
+
+def serve(root: Path, options: argparse.Namespace) -> int:
+    """Schedules on this machine."""
+    from pipelines.flows.serve import serve as keep_on
+
+    return keep_on(root, options.port)
+
+
+def _key(given: str | None) -> Path | None:
+    return Path(os.path.expanduser(given)) if given else None

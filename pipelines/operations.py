@@ -1,0 +1,131 @@
+"""infra/operations.yaml, typed: how the line is run when nobody watches. Strict, like params.yaml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, cast
+
+from pydantic import Field, model_validator
+
+from components import params
+from components.plugins import Choice, Family
+
+FILE = "infra/operations.yaml"
+Event = Literal["crashed", "fault", "refused", "drift", "promoted", "rolled_back", "done", "retrained"]
+
+
+class Runs(params.Params):
+    """Section `runs`."""
+
+    keep: int = Field(ge=10, le=100_000)
+    """Records of runs that are kept."""
+    max_stage_minutes: float | None = Field(gt=0)
+    """A stage that takes longer is ended, with all its processes."""
+    max_run_hours: float | None = Field(gt=0)
+    """So is a whole run."""
+    resume: bool
+    """A run that nobody watched and that died is resumed, once."""
+
+
+class Rule(params.Params):
+    """One rule over what the monitor measured."""
+
+    metric: str = Field(pattern=r"^monitor\.[a-z0-9_]+$")
+    """monitor.<metric>."""
+    at_least: float | None = None
+    """The metric must be so large."""
+    at_most: float | None = None
+    """Or so small."""
+    optional: bool = False
+    """Holds where the metric could not be measured."""
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> Self:
+        if (self.at_least is None) == (self.at_most is None):
+            raise ValueError("give one of at_least and at_most")
+        return self
+
+
+class Monitor(params.Params):
+    """Section `monitor`."""
+
+    data: str | None
+    """Where new data arrive; None: ingest.data."""
+    source: Annotated[Choice, Family("ingest.sources")] | None
+    """How samples are found there; None: as ingest.source."""
+    min_samples: int = Field(ge=2)
+    """Fewer new samples are not judged."""
+    columns: Annotated[Choice, Family("drift.detectors")]
+    """How properties and predictions are compared."""
+    embeddings: Annotated[Choice, Family("drift.detectors")]
+    """How the network's features are compared."""
+    rules: tuple[Rule, ...] = Field(min_length=1)
+    """Each must hold, or the model is retrained."""
+    cool_down_hours: float = Field(ge=0)
+    """No second retraining sooner."""
+    max_retrainings: int = Field(ge=1)
+    """Most retrainings in a week."""
+    then: Literal["nothing", "train", "release", "promote"]
+    """What follows a failed rule; each includes the one before."""
+
+
+class Promote(params.Params):
+    """Section `promote`."""
+
+    environment: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
+    """The pointer's name."""
+    max_loss: float | None = Field(ge=0, le=1)
+    """Most accuracy that the new one may lose to the live one."""
+    keep_releases: int = Field(ge=1)
+    """Newest releases that are kept, besides live and previous ones."""
+
+
+class Keep(params.Params):
+    """Section `keep`: retention."""
+
+    work_days: float = Field(gt=0)
+    """Checkpoints and caches that nobody read since."""
+    prefect_days: float = Field(gt=0)
+    """Flow runs in Prefect's database."""
+    dvc_cache: Literal["tags", "commits", "all"]
+    """What DVC's cache keeps besides the work tree."""
+
+
+class Notify(params.Params):
+    """Section `notify`."""
+
+    file: bool
+    """A line each in .graftline/notices.jsonl."""
+    blocks: tuple[str, ...]
+    """Prefect notification blocks, type/name."""
+    on: tuple[Event, ...]
+    """What is worth a notice."""
+
+
+SECTIONS: dict[str, type[params.Params]] = {
+    "runs": Runs,
+    "monitor": Monitor,
+    "promote": Promote,
+    "keep": Keep,
+    "notify": Notify,
+}
+
+
+class Operations:
+    """All sections."""
+
+    def __init__(self, typed: dict[str, Any]) -> None:
+        self.runs = cast(Runs, typed["runs"])
+        self.monitor = cast(Monitor, typed["monitor"])
+        self.promote = cast(Promote, typed["promote"])
+        self.keep = cast(Keep, typed["keep"])
+        self.notify = cast(Notify, typed["notify"])
+
+
+def read(root: Path) -> Operations:
+    """The project's settings.
+
+    Raises:
+        ParamsError: with every mistake at once.
+    """
+    return Operations(params.read(root / FILE, SECTIONS))
