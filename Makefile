@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run flow test test-all benchmarks matrix check format lock clean example
+.PHONY: help setup run flow test test-all benchmarks matrix check format lock clean example remote ci-pull ci-push ci-line ci-comment ci-post ci-retrain ci-propose ci-release ci-publish
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -60,7 +60,40 @@ lock: setup      ## renew the locks after pyproject.toml changed
 	uv pip compile --quiet --generate-hashes --python-version 3.11 --no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements.lock
 	uv pip compile --quiet --generate-hashes --python-version 3.11 --no-emit-index-url --no-annotate --no-header --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 	grep -A99 '^uv==' requirements.lock | awk '/^uv==/ {on=1} on && /^[a-z]/ && !/^uv==/ {exit} on {print}' > infra/uv.lock.txt
+	for one in s3 gs azure; do echo "dvc[$$one]" | uv pip compile --quiet --generate-hashes --python-version 3.11 --no-emit-index-url --no-annotate --no-header -c requirements.lock - -o infra/remotes/$$one.lock || exit 1; done
 	@$(MAKE) --no-print-directory setup && python -m pipelines.libraries
 
-clean:           ## remove what runs left (artifacts can be had again from DVC's cache: dvc checkout)
-	rm -rf artifacts/.building .graftline reports
+clean:           ## remove what runs left, but not their records (artifacts can be had again from DVC's cache: dvc checkout)
+	rm -rf artifacts/.building reports; find .graftline -mindepth 1 -maxdepth 1 ! -name runs ! -name notices.jsonl ! -name prefect -exec rm -rf {} + 2>/dev/null || true
+
+remote: setup    ## what DVC needs for a store in a cloud: make remote KIND=s3 (or gs, azure)
+	@test -f infra/remotes/$(KIND).lock || { echo "make remote KIND=NAME, one of: $$(cd infra/remotes && echo *.lock | sed 's/\.lock//g')"; exit 2; }
+	@uv pip install --quiet --require-hashes --python $(BIN)/python -r infra/remotes/$(KIND).lock
+
+# What .github/workflows and infra/ci/gitlab.yml do, step by step; infra/README.md tells what each reads.
+ci-pull: setup   ## CI: fetch what DVC's remote holds of this commit, if the project has one
+	@infra/ci/steps.sh pull
+
+ci-push: setup   ## CI: send what the run made to DVC's remote
+	@infra/ci/steps.sh push
+
+ci-line: setup   ## CI: run the line; fails if it was refused
+	@infra/ci/steps.sh line
+
+ci-comment: setup ## CI: write .graftline/ci/comment.md against the commit BASE
+	@infra/ci/steps.sh comment
+
+ci-post:         ## CI: post that comment to the pull request; needs Python and a token alone
+	@python3 infra/ci/post.py comment .graftline/ci/comment.md
+
+ci-retrain: setup ## CI: newer data, the line, and its record on a branch; REASON says why
+	@infra/ci/steps.sh retrain
+
+ci-propose:      ## CI: push that branch and open a pull request; needs git, Python and a token alone
+	@infra/ci/steps.sh propose
+
+ci-release: setup ## CI: sign the bundle by the key in RELEASE_KEY, as VERSION or the next
+	@infra/ci/steps.sh release
+
+ci-publish:      ## CI: push the tag of the version
+	@infra/ci/steps.sh publish
