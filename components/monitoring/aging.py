@@ -3,9 +3,9 @@
 A *cut* is a boundary between periods; the model of a cut has seen only samples dated before it. Its *age* on a period
 is the number of whole periods between them: 0 for the first one after the cut. Samples whose bytes the model could
 have been trained on (copies dated later) are left out of what it is judged by. Accuracy by age pools the cuts; its
-interval is Wilson's over all the answers, and the loss against age 0 is the difference of independent proportions
-(Newcombe's square-and-add interval), since the samples of two ages are others. One sample answers to several cuts, so
-the intervals are a little too narrow where there are many cuts.
+interval is Wilson's over all the answers, and the loss against the same cuts at age 0 is the difference of independent
+proportions (Newcombe's square-and-add interval), since the samples of two ages are others. One sample
+answers to several cuts, so the intervals are a little too narrow where there are many cuts.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Age:
     num_cuts: int
     accuracy: Interval
     loss: Interval | None
-    """Accuracy at age 0 minus that at this age; None at age 0, or where nothing was judged at age 0."""
+    """Accuracy of the same cuts at age 0 minus that at this age; None at age 0, or where none was judged then."""
 
 
 def dated(manifest: pd.DataFrame, column: str, period: str) -> tuple[pd.DataFrame, int]:
@@ -144,16 +144,18 @@ def cell(cut: Any, period: Any, right: np.ndarray, unknown: np.ndarray, level: f
 def by_age(cells: Sequence[Cell], level: float) -> list[Age]:
     """Accuracy and loss at each age, all cuts together."""
     found: list[Age] = []
-    fresh: Interval | None = None
     for age in sorted({one.age for one in cells}):
         own = [one for one in cells if one.age == age]
-        num, hits = sum(one.num for one in own), sum(one.num_right for one in own)
-        accuracy = quality.wilson(hits, num, level)
-        loss = None if fresh is None else difference(fresh, accuracy)
-        if age == 0:
-            fresh = accuracy
-        found.append(Age(age, num, len(own), accuracy, loss))
+        accuracy = _pooled(own, level)
+        names = {one.cut for one in own}
+        young = [one for one in cells if one.age == 0 and one.cut in names]
+        loss = difference(_pooled(young, level), accuracy) if age and young else None
+        found.append(Age(age, sum(one.num for one in own), len(names), accuracy, loss))
     return found
+
+
+def _pooled(cells: Sequence[Cell], level: float) -> Interval:
+    return quality.wilson(sum(one.num_right for one in cells), sum(one.num for one in cells), level)
 
 
 def headline(ages: Sequence[Age], period: str) -> str:

@@ -64,10 +64,10 @@ def cells(*shares: tuple[int, int, int]) -> list[aging.Cell]:
 
 
 def test_ages_are_pooled_over_cuts_and_the_loss_is_newcombes() -> None:
-    found = aging.by_age([*cells((0, 56, 70), (3, 48, 80)), *cells((0, 0, 1))], 0.95)
-    assert [(one.age, one.num, one.num_cuts) for one in found] == [(0, 71, 2), (3, 80, 1)]
-    ages = aging.by_age(cells((0, 56, 70), (3, 48, 80)), 0.95)
-    loss = ages[1].loss
+    other = aging.cell(pd.Period("2025-04", "M"), pd.Period("2025-04", "M"), np.zeros(9), np.zeros(9), 0.95)
+    ages = aging.by_age([*cells((0, 56, 70), (3, 48, 80)), other], 0.95)
+    assert [(one.age, one.num, one.num_cuts) for one in ages] == [(0, 79, 2), (3, 80, 1)]
+    loss = ages[1].loss  # against the same cut when it was young, not against the other
     # Newcombe, Statistics in Medicine 17, 1998, table II, method 10: 56/70 against 48/80
     assert loss is not None
     assert (loss.value, loss.low, loss.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=1e-4)
