@@ -60,15 +60,15 @@ lock: setup      ## renew the locks after pyproject.toml changed
 	uv pip compile --quiet --generate-hashes --python-version 3.11 --no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements.lock
 	uv pip compile --quiet --generate-hashes --python-version 3.11 --no-emit-index-url --no-annotate --no-header --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 	grep -A99 '^uv==' requirements.lock | awk '/^uv==/ {on=1} on && /^[a-z]/ && !/^uv==/ {exit} on {print}' > infra/uv.lock.txt
-	for one in s3 gs azure; do echo "dvc[$$one]" | uv pip compile --quiet --generate-hashes --python-version 3.11 --no-emit-index-url --no-annotate --no-header -c requirements.lock - -o infra/remotes/$$one.lock || exit 1; done
+	python infra/extras/make_locks.py
 	@$(MAKE) --no-print-directory setup && python -m pipelines.libraries
 
 clean:           ## remove what runs left, but not their records (artifacts can be had again from DVC's cache: dvc checkout)
 	rm -rf artifacts/.building reports; find .graftline -mindepth 1 -maxdepth 1 ! -name runs ! -name notices.jsonl ! -name prefect -exec rm -rf {} + 2>/dev/null || true
 
 remote: setup    ## what DVC needs for a store in a cloud: make remote KIND=s3 (or gs, azure)
-	@test -f infra/remotes/$(KIND).lock || { echo "make remote KIND=NAME, one of: $$(cd infra/remotes && echo *.lock | sed 's/\.lock//g')"; exit 2; }
-	@uv pip install --quiet --require-hashes --python $(BIN)/python -r infra/remotes/$(KIND).lock
+	@test -f infra/extras/dvc-$(KIND).lock || { echo "make remote KIND=NAME, one of: s3 gs azure"; exit 2; }
+	@uv pip install --quiet --require-hashes --python $(BIN)/python -r infra/extras/dvc-$(KIND).lock -c requirements.lock
 
 # What .github/workflows and infra/ci/gitlab.yml do, step by step; infra/README.md tells what each reads.
 ci-pull: setup   ## CI: fetch what DVC's remote holds of this commit, if the project has one
