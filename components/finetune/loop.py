@@ -1,16 +1,15 @@
 """The one training loop. What differs between strategies is in their phases.
 
 Every random number is keyed: the order of samples by (seed, epoch), augmentation by (seed, epoch, sample id),
-dropout by (seed, phase, step). So a run that was killed goes on from its last epoch and ends with the very same
-weights, and the number of threads that prepare batches does not matter.
+dropout by (seed, phase, step) and, beyond the first, by process. So a run that was killed goes on from its last epoch
+and ends with the very same weights, and the number of threads that prepare batches does not matter.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,12 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from safetensors.torch import load_file, save
 from torch import nn
 
 from components import samples
-from components.contracts import InputError, write_atomic
+from components.contracts import InputError
+from components.finetune import checkpoints
+from components.finetune.checkpoints import State
 from components.finetune.phases import Phase
+from components.finetune.team import ALONE, Team, digest
 from components.job import Job
 from components.model import TransferModel
 
@@ -69,18 +70,6 @@ class Data:
     """int [N]: what a batch should be a mixture of though its rows are of one length: labels."""
 
 
-@dataclass
-class State:
-    """Where a phase stands after an epoch; together with the tensors beside it all that resuming needs."""
-
-    epoch: int = 0
-    best_epoch: int = 0
-    best_loss: float = math.inf
-    num_samples_seen: int = 0
-    finished: bool = False
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-
 def train_phase(
     model: TransferModel,
     phase: Phase,
@@ -92,10 +81,11 @@ def train_phase(
     fabric: Fabric,
     keep: Path,
     title: str,
+    team: Team = ALONE,
 ) -> State:
     """Train one phase in place and leave the weights of its best epoch in `model`.
 
-    `keep` is where the phase's checkpoint lies; with one there, goes on from it.
+    `keep` is where the phase's checkpoint lies; with one there, goes on from it. `team`: the processes that do it.
     """
     trained: nn.Module = model.head if phase.cached else model
     groups = phase.groups(model)
@@ -104,37 +94,45 @@ def train_phase(
     wrapped, optimiser = fabric.setup(trained, optimiser)
     rates = [float(g["lr"]) for g in optimiser.param_groups]
     steps = _num_batches(len(train.rows), settings.batch_size)
-    state, best = _resume(keep, trained, optimiser, fabric.device)
+    with team.as_first_has_it(keep) as found:
+        state, best = checkpoints.resume(found, trained, optimiser, fabric.device)
     while not state.finished:
         epoch = state.epoch
         total = 0.0
         wrapped.train()
         _frozen_in_eval(model, phase.frozen_norm)
-        batches = _batches(train, settings, epoch, job.run.threads)
+        batches = _batches(train, settings, epoch, job.run.threads, team)
         what = f"{title} {phase.name} epoch {epoch + 1}/{phase.epochs}"
-        for step, (inputs, targets) in enumerate(job.progress(batches, what, steps)):
+        for step, (inputs, targets, num) in enumerate(job.progress(batches, what, steps)):
             at = epoch * steps + step
             share = _schedule(at, phase.epochs * steps, settings.warmup)
             for group, rate in zip(optimiser.param_groups, rates):
                 group["lr"] = rate * share
-            torch.manual_seed(samples.keyed_seed(settings.seed, phase.name, at))
-            logits = wrapped(*(torch.from_numpy(a).to(fabric.device) for a in inputs))
+            torch.manual_seed(samples.keyed_seed(settings.seed, phase.name, at, *team.key))
+            with team.statistics():
+                logits = wrapped(*(torch.from_numpy(a).to(fabric.device) for a in inputs))
             value = decision.loss(logits, torch.from_numpy(targets).to(fabric.device), settings.label_smoothing)
+            if team.size > 1:
+                value = value * (len(targets) / num)  # so that the sum over the processes is the mean over the batch
             if phase.penalty is not None:
-                value = value + phase.penalty(model)
+                value = value + phase.penalty(model) / team.size
             _finite(value, title, epoch, step, share * max(rates))
             optimiser.zero_grad()
             fabric.backward(value)
+            team.sum_gradients(p for group in optimiser.param_groups for p in group["params"])
             fabric.clip_gradients(wrapped, optimiser, max_norm=settings.max_gradient_norm)
             optimiser.step()
-            total += float(value.detach()) * len(targets)
-        figures = measure(wrapped, validation, decision, settings.batch_size, fabric.device)
+            total += float(value.detach()) * num
+        total = float(team.total(torch.tensor(total, dtype=torch.float64)))
+        figures = measure(wrapped, validation, decision, settings.batch_size, fabric.device, team)
         state = _after_epoch(
             state, phase, figures, total / len(train.rows), rates[0] * share, len(train.rows), settings
         )
         if state.best_epoch == state.epoch:
             best = {k: v.detach().cpu().clone() for k, v in trained.state_dict().items()}
-        _checkpoint(keep, trained, optimiser, best, state)
+        team.must_agree(f"the weights after {what}", digest(trained.state_dict()) if team.size > 1 else "")
+        if team.rank == 0:
+            checkpoints.write(keep, trained, optimiser, best, state)
         row = state.history[-1]
         job.say(
             f"{what}: loss {row['train_loss']:.4f}, on validation {row['validation_loss']:.4f}, "
@@ -207,33 +205,42 @@ def computed_over_real(lengths: Array, batches: list[Array]) -> float:
     return sum(len(b) * int(lengths[b].max()) for b in batches) / int(lengths.sum())
 
 
-def _batches(data: Data, settings: Settings, epoch: int, threads: int) -> Iterator[tuple[tuple[Array, ...], Array]]:
+def _batches(
+    data: Data, settings: Settings, epoch: int, threads: int, team: Team
+) -> Iterator[tuple[tuple[Array, ...], Array, int]]:
+    """Of each batch this process's part: inputs and targets; and the samples of the whole batch."""
     batches = cuts(len(data.rows), data.lengths, data.kinds, settings.batch_size, settings.seed, epoch)
+    team.check_batches(batches)
 
-    def make(cut: Array) -> tuple[tuple[Array, ...], Array]:
+    def make(batch: Array) -> tuple[tuple[Array, ...], Array, int]:
+        cut = team.part(batch)
         rows = data.rows[np.sort(cut)][np.argsort(np.argsort(cut))]  # a memory map likes rising indices
         if data.augment is not None:
             rngs = (samples.keyed_rng(settings.seed, epoch, data.ids[i]) for i in cut)
             rows = np.stack([data.augment(row, rng) for row, rng in zip(rows, rngs)])
-        return data.collate(rows), data.targets[cut]
+        return data.collate(rows), data.targets[cut], len(batch)
 
     return samples.in_threads(make, batches, threads)
 
 
 @torch.inference_mode()
-def measure(network: nn.Module, data: Data, decision: ModuleType, batch: int, device: torch.device) -> dict[str, float]:
-    """Mean loss and accuracy of a network in eval mode."""
+def measure(
+    network: nn.Module, data: Data, decision: ModuleType, batch: int, device: torch.device, team: Team = ALONE
+) -> dict[str, float]:
+    """Mean loss and accuracy of a network in eval mode. Processes take batches in turn; their number changes no bit."""
     network.eval()
-    total, right = 0.0, 0
     order = np.arange(len(data.rows)) if data.lengths is None else np.argsort(-data.lengths, kind="stable")
-    for start in range(0, len(data.rows), batch):
-        cut = order[start : start + batch]
+    starts = range(0, len(data.rows), batch)
+    found = torch.zeros(len(starts), 2, dtype=torch.float64)
+    for number in range(team.rank, len(starts), team.size):
+        cut = order[starts[number] : starts[number] + batch]
         inputs = (torch.from_numpy(a).to(device) for a in data.collate(data.rows[cut]))
         targets = torch.from_numpy(data.targets[cut]).to(device)
         logits = network(*inputs).float()
-        total += float(decision.loss(logits, targets)) * len(targets)
-        right += int(decision.correct(logits, targets).sum())
-    return {"validation_loss": total / len(data.rows), "validation_accuracy": right / len(data.rows)}
+        found[number, 0] = float(decision.loss(logits, targets)) * len(targets)
+        found[number, 1] = int(decision.correct(logits, targets).sum())
+    total, right = (sum(column) for column in zip(*team.total(found).tolist()))
+    return {"validation_loss": total / len(data.rows), "validation_accuracy": int(right) / len(data.rows)}
 
 
 def _schedule(step: int, steps: int, warmup: float) -> float:
@@ -273,31 +280,3 @@ def _after_epoch(
         finished=epoch >= phase.epochs or epoch - best_epoch >= settings.patience,
         history=[*state.history, row],
     )
-
-
-def _checkpoint(keep: Path, trained: nn.Module, optimiser: Any, best: dict[str, torch.Tensor], state: State) -> None:
-    tensors = {f"now.{k}": v for k, v in trained.state_dict().items()} | {f"best.{k}": v for k, v in best.items()}
-    for index, values in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{index}.{k}": torch.as_tensor(v) for k, v in values.items()}
-    plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-    write_atomic(keep, save(plain, metadata={"state": json.dumps(asdict(state))}))
-
-
-def _resume(
-    keep: Path, trained: nn.Module, optimiser: Any, device: torch.device
-) -> tuple[State, dict[str, torch.Tensor]]:
-    if not keep.exists():
-        return State(), {}
-    from safetensors import safe_open
-
-    with safe_open(keep, framework="pt") as handle:
-        state = State(**json.loads(handle.metadata()["state"]))
-    tensors = load_file(keep)
-    trained.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("now.")})
-    inner: dict[int, dict[str, torch.Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimiser."):
-            _, index, key = name.split(".", 2)
-            inner.setdefault(int(index), {})[key] = value.to(device) if key != "step" else value
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": inner})
-    return state, {k[5:]: v for k, v in tensors.items() if k.startswith("best.")}

@@ -16,9 +16,11 @@ from lightning_fabric import Fabric
 from components import lineage, plugins, samples
 from components.contracts import InputError, RunRecord, inputs_of
 from components.finetune import loop
+from components.finetune.checkpoints import State
 from components.finetune.label_keeping import label_keeping
 from components.finetune.loop import Data, Settings
 from components.finetune.phases import Phase
+from components.finetune.team import ALONE, Team
 from components.job import Job
 from components.model import Feed, Head, TransferModel, cached_features, infer, pick_device
 from components.plugins import Choice
@@ -36,20 +38,32 @@ class Line:
     """What all runs share: samples, labels, pixels, settings, device."""
 
     def __init__(
-        self, params: Params, job: Job, chosen: dict[str, Any], policy: dict[str, Any], table: pd.DataFrame
+        self,
+        params: Params,
+        job: Job,
+        chosen: dict[str, Any],
+        policy: dict[str, Any],
+        table: pd.DataFrame,
+        team: Team = ALONE,
     ) -> None:
-        self.params, self.job, self.chosen, self.policy = params, job, chosen, policy
+        self.params, self.job, self.chosen, self.policy, self.team = params, job, chosen, policy, team
         self.feed = Feed.of(job.run.task, chosen["preprocessing"])
         self.decision = plugins.load("decisions", job.run.decision)
         self.tables = {name: table[table["split"] == name] for name in ("train", "validation")}
         self.labels = self.decision.labels(self.tables["train"]["label"])
         device = pick_device(job.run.device)
+        if device.type == "cuda" and team.size > 1 and team.local_rank >= torch.cuda.device_count():
+            raise InputError(
+                f"finetune.processes: each needs a CUDA device of its own; a machine has {team.local_rank + 1} or more "
+                f"of them, and torch sees {torch.cuda.device_count()} there. Take fewer, or run.device: cpu"
+            )
         precision = {"32": "32-true", "bf16": "bf16-mixed"}.get(params.precision) or _auto_precision(device.type)
-        self.fabric = Fabric(accelerator=device.type, devices=1, precision=precision)
+        self.fabric = Fabric(accelerator=device.type, devices=_devices(device.type, team), precision=precision)
         options = params.model_dump(include={"batch_size", "patience", "weight_decay", "label_smoothing", "warmup",
                                              "max_gradient_norm"})  # fmt: skip
         self.settings: Settings = Settings(seed=int(policy["seed"]), precision=precision, **options)
-        self.rows = {name: self.feed.prepare(part, job) for name, part in self.tables.items()}
+        with team.first_of_machine():
+            self.rows = {name: self.feed.prepare(part, job) for name, part in self.tables.items()}
         self.lengths = {name: self.feed.lengths(rows) for name, rows in self.rows.items()}
         self.kept: list[Path] = []
 
@@ -108,7 +122,7 @@ class Line:
         model = model.to(self.fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         keep = self._keep(name, strategy, pretrained, provenance)
         history: list[dict[str, Any]] = []
-        state = loop.State()
+        state = State()
         seen = 0
         for number, phase in enumerate(phases):
             data = {part: self._data(part, model, phase) for part in ("train", "validation")}
@@ -132,10 +146,16 @@ class Line:
             epochs=len(history),
             best_epoch=len(history) - len(state.history) + state.best_epoch,
             num_samples_seen=seen,
-            note="no augmentation: features were computed once" if cached else "",
+            note="; ".join(self._notes(cached)),
             inputs=inputs_of(self.tables["train"]),
         )
         return model.cpu().eval(), record, history
+
+    def _notes(self, cached: bool) -> Iterator[str]:
+        if cached:
+            yield "no augmentation: features were computed once"
+        if self.team.size > 1:
+            yield f"trained by {self.team.size} processes; another number gives other last bits"
 
     def _scaled(
         self, model: TransferModel, phase: Phase, train: Data, pretrained: bool
@@ -174,6 +194,7 @@ class Line:
             self.fabric,
             keep,
             name,
+            self.team,
         )
 
     def _data(self, part: str, model: TransferModel, phase: Phase) -> Data:
@@ -200,7 +221,8 @@ class Line:
             what = f"features of {part}"
             return infer(model.backbone, self.rows[part], self.feed, self.fabric.device, job.progress, what)
 
-        return cached_features(model.backbone, self.feed.key(self.tables[part]), job.cache("features"), compute)
+        with self.team.first_of_machine():
+            return cached_features(model.backbone, self.feed.key(self.tables[part]), job.cache("features"), compute)
 
     def _keep(self, name: str, strategy: dict[str, Any], pretrained: bool, provenance: dict[str, Any]) -> Path:
         """The checkpoint's folder, keyed by all that decides the weights."""
@@ -209,8 +231,9 @@ class Line:
         folder = self.job.work(
             name, strategy, pretrained, self.chosen["backbone"], self.feed.preprocessing, self.policy,
             asdict(self.settings), data, code, self.job.run.model_dump(exclude={"name"}), lineage.environment(),
-            provenance,
+            provenance, self.team.size,
         )  # fmt: skip
+        self.team.must_agree("what decides the weights (data, params, code, libraries)", folder.name)
         self.kept.append(folder)
         return folder
 
@@ -243,6 +266,10 @@ def _standardised(head: Head, mean: torch.Tensor, scale: torch.Tensor) -> Iterat
     head.standardise(mean, scale)
     yield
     head.fold()
+
+
+def _devices(kind: str, team: Team) -> int | list[int]:
+    return [team.local_rank] if kind == "cuda" and team.size > 1 else 1
 
 
 def _auto_precision(device: str) -> str:

@@ -3,8 +3,10 @@
 Reads: validate/accepted.parquet (train and validation splits only), augment/policy.json, select/chosen.json and
 select/files (the preprocessing's own files).
 Writes: runs/<run>/ (weights.safetensors, run.json, history.csv) for `main` and every reference, history.csv.
-Decides: the accepted samples, the policy and its seed, the chosen backbone, the strategy, run.seed, run.threads.
-Fails: a policy that is for another task (InputError); a loss that is not a number (TrainingError).
+Decides: the accepted samples, the policy and its seed, the chosen backbone, the strategy, run.seed, run.threads,
+processes (see launch.py, also for several machines).
+Fails: a policy that is for another task (InputError); a loss that is not a number (TrainingError); one of several
+processes that was killed: the others then end with it (ProcessDied).
 Killed, it goes on from the last epoch and ends with the same bytes.
 Does not check: quality. The test split is not read here.
 """
@@ -23,6 +25,7 @@ from components.plugins import Choice, Family
 
 if TYPE_CHECKING:
     from components.finetune.phases import Phase
+    from components.finetune.team import Team
 
 NEEDS = ("validate", "augment", "select")
 
@@ -50,23 +53,35 @@ class Params(params.Params):
     """Share of the steps over which the learning rate rises; a cosine brings it down to 0 after."""
     max_gradient_norm: float = Field(gt=0)
     """Longer gradients are scaled down to it."""
+    processes: int = Field(ge=1, le=1024)
+    """That train one model together, each on its part of a batch: one a CUDA device, or, on CPUs, each with run.threads
+    threads. On several machines torchrun starts them, and this is their number in all."""
 
 
 def run(params: Params, job: Job) -> dict[str, float]:
     """Returns the validation accuracy of each run and the samples it saw; computed_over_real_length where samples
     differ in length, labels_kept_by_policy where a policy and the frozen probe are there."""
+    from components.finetune import launch
+
+    return launch.together(params.processes, train, params, job)
+
+
+def train(params: Params, job: Job, team: Team) -> dict[str, float]:
+    """What each process does; the first one writes."""
     from components.finetune.runs import Line
     from components.model import save_run
 
     chosen = read_json(job.source("select", "chosen.json"))
     chosen["preprocessing"] = with_files(job.source("select", "files"), chosen["preprocessing"])
     table = read_table(job.source("validate", "accepted.parquet")).sort_values("id")
-    line = Line(params, job, chosen, read_json(job.source("augment", "policy.json")), table)
+    line = Line(params, job, chosen, read_json(job.source("augment", "policy.json")), table, team)
     rows: list[dict[str, Any]] = []
     metrics: dict[str, float] = {}
     plans = _plans(params, chosen)
     for name, (strategy, phases, pretrained) in plans.items():
         model, record, history = line.train(name, strategy, phases, pretrained)
+        if team.rank:
+            continue
         folder = job.out(f"runs/{name}/run.json").parent
         save_run(folder, model, record)
         own = [{"run": name, **row} for row in history]
@@ -76,6 +91,8 @@ def run(params: Params, job: Job) -> dict[str, float]:
         metrics[f"num_samples_seen_{name}"] = float(record.num_samples_seen)
         if name == "frozen_probe":
             metrics |= line.labels_kept(model)
+    if team.rank:
+        return {}
     if not all(phase.cached for _, phases, _ in plans.values() for phase in phases):
         metrics |= line.padding()
     _write_csv(job.out("history.csv"), rows)

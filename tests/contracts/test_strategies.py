@@ -133,7 +133,7 @@ def test_interrupted_equals_uninterrupted(name: str, epoch: int, tmp_path: Any) 
         pass
 
     calls = 0
-    real = loop._checkpoint
+    real = loop.checkpoints.write
 
     def dying(*args: Any) -> None:
         nonlocal calls
@@ -142,12 +142,12 @@ def test_interrupted_equals_uninterrupted(name: str, epoch: int, tmp_path: Any) 
         if calls == epoch:
             raise Killed
 
-    loop._checkpoint = dying
+    loop.checkpoints.write = dying
     try:
         with pytest.raises(Killed):
             train(name, tmp_path / "cut")
     finally:
-        loop._checkpoint = real
+        loop.checkpoints.write = real
     resumed = train(name, tmp_path / "cut").state_dict()
     assert all(torch.equal(whole[k], resumed[k]) for k in whole)
 

@@ -12,49 +12,12 @@ import factories
 import numpy as np
 import pandas as pd
 import pytest
+from tiny_training import digests, params, run, upstream
 
 from components import plugins
-from components.contracts import InputError, read_json, write_json, write_table
+from components.contracts import InputError, read_json
 from components.finetune import stage
 from components.job import Job
-
-BACKBONE = {"name": "timm", "model": "test_efficientnet", "image_size": 32, "weights": {"source": "random"}}
-
-
-def upstream(root: Path, policy: dict[str, Any] | None = None) -> pd.DataFrame:
-    table = factories.manifest(root, factories.image_folder(root / "data"), split=True)
-    write_table(root / "artifacts/validate/accepted.parquet", table)
-    write_json(
-        root / "artifacts/augment/policy.json",
-        {"policy": policy or {"name": "identity"}, "seed": 17, "note": ""},
-    )
-    choice = plugins.choose("backbones", BACKBONE)
-    chosen = {
-        "backbone": choice.spec(),
-        "title": "tiny",
-        "preprocessing": choice.load().preprocessing(choice.params),
-    }
-    (root / "artifacts/select/files").mkdir(parents=True)
-    write_json(root / "artifacts/select/chosen.json", {**chosen, "pretrained": True, "why": "", "runners_up": []})
-    return table
-
-
-def params(**changed: Any) -> stage.Params:
-    given: dict[str, Any] = {
-        "strategy": {"name": "full", "epochs": 2}, "references": ["from_scratch", "frozen_probe"], "batch_size": 8,
-        "precision": "auto", "patience": 5, "weight_decay": 0.01, "label_smoothing": 0.0, "warmup": 0.1,
-        "max_gradient_norm": 1.0,
-    }  # fmt: skip
-    return stage.Params.model_validate({**given, **changed})
-
-
-def run(make_job: Callable[..., Job], root: Path, **changed: Any) -> tuple[dict[str, float], Job]:
-    job = make_job("finetune", stage.NEEDS)
-    return stage.run(params(**changed), job), job
-
-
-def digests(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def test_writes_every_run_and_the_same_bytes_each_time(tmp_path: Path, make_job: Callable[..., Job]) -> None:
