@@ -23,6 +23,8 @@ from components.contracts import InputError
 from components.params import Params
 
 _HERE = Path(__file__).parent
+APART = ("monitoring",)
+"""Folders that are neither a stage nor a family."""
 
 
 class UnknownPlugin(InputError):
@@ -37,7 +39,7 @@ def names(family: str) -> tuple[str, ...]:
 
 def families() -> tuple[str, ...]:
     """Every family: the folders below components that hold modules and no stage.py."""
-    folders = {p.parent for p in _HERE.rglob("*.py") if p.parent != _HERE and p.parent.name != "__pycache__"}
+    folders = {p.parent for p in _HERE.rglob("*.py") if p.parent.name not in (_HERE.name, "__pycache__", *APART)}
     return tuple(sorted(".".join(f.relative_to(_HERE).parts) for f in folders if not (f / "stage.py").exists()))
 
 

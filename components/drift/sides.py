@@ -77,6 +77,7 @@ def found(data: str, source: Choice, job: Job) -> Side:
     # A source may write the samples it makes below its job's folder; here it must not outlive the stage.
     inner = Job("ingest", job.run, job.work("current"), ())
     try:
+        inner.clear()  # what a killed run left
         inner.out("samples/.keep").touch()
         rows, unreadable = _read(module.find(source.params, place.resolve(), inner), task, run.decision, inner, job)
         if not rows:

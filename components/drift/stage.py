@@ -77,15 +77,17 @@ def run(params: Params, job: Job) -> dict[str, float]:
     """Returns num_columns (compared), num_columns_drifted, share_of_columns, embeddings_score,
     embeddings_p_value, embeddings_drifted, num_current, num_unreadable; what could not be measured is
     absent."""
-    from components.drift import sides
+    from components.drift import compared, sides
 
     before = sides.reference(job)
     current = params.current
     now = sides.own_test(job) if current.source is None else sides.found(current.data, current.source, job)
-    judged = _columns(params.columns, before, now, current.source is not None, job)
-    whole = _embeddings(params.embeddings, before, now, job)
+    with_labels = current.source is not None and bool(now.table["label"].notna().all())
+    judged = compared.columns(params.columns, before, now, with_labels, job.report)
+    seed = keyed_seed(job.run.seed, "drift", params.embeddings.name)
+    whole = compared.embeddings(params.embeddings, before, now, seed)
     told = "the test split" if current.source is None else current.data.rstrip("/").rsplit("/", 1)[-1]
-    headline = _headline(judged, whole, told)
+    headline = compared.headline(judged, whole, told)
     write_json(
         job.out("drift.json"),
         {
@@ -101,44 +103,8 @@ def run(params: Params, job: Job) -> dict[str, float]:
     )
     _write_csv(judged, job)
     job.say(headline)
-    return _metrics(judged, whole, now)
-
-
-def _columns(choice: Choice, before: Side, now: Side, elsewhere: bool, job: Job) -> list[Judged]:
-    from components.drift import columns as rules
-    from components.drift import sides
-
-    with_labels = elsewhere and bool(now.table["label"].notna().all())
-    every = sides.columns(before, now, with_labels=with_labels)
-    compared = [one for one in every if not rules.why_not(one)]
-    p_values = choice.load().score_columns(choice.params, compared, job.report) if compared else {}
-    return rules.judge(every, p_values, choice.name, choice.params.alpha)  # type: ignore[attr-defined]
-
-
-def _embeddings(choice: Choice, before: Side, now: Side, job: Job) -> dict[str, Any]:
-    from components.drift.embeddings import TooFew
-
-    module, alpha = choice.load(), choice.params.alpha  # type: ignore[attr-defined]
-    told = {
-        "detector": choice.name,
-        "reference": "validation",
-        "threshold": alpha,
-        "direction": module.DIRECTION,
-    }
-    seed = keyed_seed(job.run.seed, "drift", choice.name)
-    try:
-        shift = module.score_embeddings(choice.params, before.embeddings, now.embeddings, seed)
-    except TooFew as few:
-        return {**told, "score": None, "p_value": None, "drifted": None, "note": f"not compared: {few}"}
-    return {
-        **told,
-        "score": float(f"{shift.score:.9g}"),  # the last bits are the linear algebra library's
-        "p_value": shift.p_value,
-        "drifted": shift.p_value <= alpha,
-        "num_reference": shift.num_reference,
-        "num_current": shift.num_current,
-        "note": "",
-    }
+    counts = {"num_current": float(len(now.table)), "num_unreadable": float(sum(now.unreadable.values()))}
+    return counts | compared.figures(judged, whole)
 
 
 def _unknown_labels(before: Side, now: Side, job: Job) -> dict[str, int]:
@@ -148,37 +114,6 @@ def _unknown_labels(before: Side, now: Side, job: Job) -> dict[str, int]:
         for side in (before, now)
     )
     return {label: num for label, num in sorted(counts.items()) if label not in known}
-
-
-def _metrics(judged: list[Judged], whole: dict[str, Any], now: Side) -> dict[str, float]:
-    compared = [one for one in judged if one.p_value is not None]
-    flat = {
-        "num_current": float(len(now.table)),
-        "num_unreadable": float(sum(now.unreadable.values())),
-        "num_columns": float(len(compared)),
-    }
-    if compared:
-        drifted = sum(one.drifted for one in compared)
-        flat |= {"num_columns_drifted": float(drifted), "share_of_columns": drifted / len(compared)}
-    if whole["p_value"] is not None:
-        flat |= {f"embeddings_{key}": float(whole[key]) for key in ("score", "p_value", "drifted")}
-    return flat
-
-
-def _headline(judged: list[Judged], whole: dict[str, Any], told: str) -> str:
-    compared = [one for one in judged if one.p_value is not None]
-    drifted = sorted((one for one in compared if one.drifted), key=lambda one: one.score or 0.0)
-    if whole["p_value"] is None:
-        network = f"The embeddings were {whole['note']}"
-    else:
-        network = "The embeddings have drifted" if whole["drifted"] else "The embeddings show no drift"
-        network += f" (p = {whole['p_value']:.2g})"
-    if not compared:
-        return f"No column of {told} could be compared. {network}."
-    if not drifted:
-        return f"0 of {len(compared)} columns of {told} differ from the reference. {network}."
-    names = ", ".join(one.column for one in drifted[:4]) + (" and more" if len(drifted) > 4 else "")
-    return f"{len(drifted)} of {len(compared)} columns of {told} differ from the reference ({names}). {network}."
 
 
 def _write_csv(judged: list[Judged], job: Job) -> None:

@@ -45,6 +45,19 @@ def sections(facts: Facts, preview: bytes | None, num_classes_shown: int) -> lis
 
 def render(facts: Facts, preview: bytes | None, name: str, task: str, num_classes_shown: int) -> str:
     """The whole page as HTML."""
+    values: dict[str, Any] = {
+        "name": name,
+        "task": formats.name(task),
+        "banner": model.banner(facts),
+        "first_step": next(iter(suggest(facts, 1)), None),
+        "cards": model.cards(facts),
+        "sections": sections(facts, preview, num_classes_shown),
+    }
+    return drawn(values)
+
+
+def drawn(values: dict[str, Any]) -> str:
+    """A page by its name, task, banner, first_step, cards and sections."""
     templates = Environment(
         loader=FileSystemLoader(_HERE),
         autoescape=True,
@@ -54,16 +67,7 @@ def render(facts: Facts, preview: bytes | None, name: str, task: str, num_classe
     )
     templates.filters.update(data_uri=_data_uri, ticks=_ticks, breakable=_breakable)
     style = Markup((_HERE / "page.css").read_text("utf-8"))
-    values: dict[str, Any] = {
-        "name": name,
-        "task": formats.name(task),
-        "style": style,
-        "banner": model.banner(facts),
-        "first_step": next(iter(suggest(facts, 1)), None),
-        "cards": model.cards(facts),
-        "sections": sections(facts, preview, num_classes_shown),
-    }
-    return templates.get_template("page.html.j2").render(values)
+    return templates.get_template("page.html.j2").render({**values, "style": style})
 
 
 def _ticks(text: str | Markup) -> Markup:
