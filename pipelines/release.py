@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import stat
+import time
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,7 @@ def _version(root: Path, name: str, tag: str, asked: str | None, bundle: Path) -
 def _write(root: Path, bundle: Path, private: Any, name: str, version: str) -> list[str]:
     """The folder and its tar, each whole or not at all, checked as the receiver will."""
     from components.handoff import signing, verify_bundle
+    from components.lineage import hash_path
 
     releases = root / RELEASES
     final, aside = releases / f"{name}-{version}", releases / ".building"
@@ -171,12 +173,14 @@ def _write(root: Path, bundle: Path, private: Any, name: str, version: str) -> l
             problems, told = verify_bundle.check(place, private.public_key())
             assert not problems, problems
         same = _same(tar, final.with_name(tar.name))
-        if same is False or (same is None and final.exists()):
+        folder_alone = same is None and final.exists()  # as a crash between the two renames leaves it
+        if same is False or (folder_alone and hash_path(made) != hash_path(final)):
             raise InputError(
                 f"{final.relative_to(root)} is there with other content. A version is released once: name another"
             )
         if same is None:
-            made.rename(final)
+            if not folder_alone:
+                made.rename(final)
             tar.rename(final.with_name(tar.name))
         elif verify_bundle.check(final, private.public_key())[0]:
             raise InputError(
@@ -246,3 +250,47 @@ def _register(root: Path, tag: str, version: str) -> str:
     except (GTOException, SCMError) as error:
         raise InputError(f"the files are there, but GTO did not register {full}: {error}") from None
     return f"git tag {full}; push it with `git push origin {full}`"
+
+
+def assign(root: Path, name: str, environment: str, version: str) -> str:
+    """A stage in the form of GTO, `NAME#ENVIRONMENT#N` on the commit of that version, unless it has it already; a line
+    on it. By git alone, as a rollback has no time for GTO's import; a test shows that GTO reads it.
+
+    Raises:
+        InputError: git refuses, or knows no such version.
+    """
+    tag = _tag_name(name)
+    if not environment[-1:].isalnum():
+        raise InputError(f"{environment!r} ends with a hyphen, as no stage of GTO does")
+    listed = "--format=%(refname:strip=2)%00%(*objectname)%00%(objectname)%00%(taggerdate:unix)"
+    code, out, told = processes.quietly(["git", "for-each-ref", listed, f"refs/tags/{tag}[@#]*"], root)
+    if code:
+        raise InputError(told.splitlines()[-1] if told else "git knows no repository here")
+    rows = [line.split("\0") for line in out.decode("utf-8", "replace").splitlines()]
+    commits = {row[0]: row[1] or row[2] for row in rows}
+    commit = commits.get(f"{tag}@v{version}")
+    if commit is None:
+        raise InputError(f"git has no tag {tag}@v{version}")
+    form = re.compile(re.escape(tag) + r"(?:#[^#!]+!?|@v[^#!]+!?)(?:#(\d+))?")
+    counts = [int(found[1]) for row in rows if (found := form.fullmatch(row[0])) and found[1]]
+    own = re.compile(re.escape(f"{tag}#{environment}") + r"!?(?:#(\d+))?")
+    staged = [(int(row[3] or 0), int(found[1] or 0), row[0]) for row in rows if (found := own.fullmatch(row[0]))]
+    if staged and commits[max(staged)[2]] == commit and "!" not in max(staged)[2]:
+        return f"git tag {max(staged)[2]}, which was there already"
+    _check_identity(root)
+    full = f"{tag}#{environment}#{max(counts, default=0) + 1}"
+    told = f"Assigning stage {environment} to artifact {tag} version v{version}"
+    # GTO takes the newest by its second, so no two may bear the same one.
+    when = max(int(time.time()), max(staged)[0] + 1 if staged else 0)
+    dated = {**os.environ, "GIT_COMMITTER_DATE": f"@{when} +0000"}
+    command = ["git", "tag", "--annotate", "--no-sign", "-m", told, full, commit]
+    code, _, complaint = processes.quietly(command, root, environment=dated)
+    if code:
+        raise InputError(f"git tag: {complaint.splitlines()[-1] if complaint else code}")
+    return f"git tag {full}; push it with `git push origin {full}`"
+
+
+def tagged(root: Path, name: str, version: str) -> bool:
+    """Whether git has the tag of that version, so that its commit stays."""
+    full = f"refs/tags/{_tag_name(name)}@v{version}"
+    return processes.quietly(["git", "rev-parse", "--verify", "--quiet", full], root)[0] == 0

@@ -25,6 +25,7 @@ from components.contracts import Commit, InputError, Refused, read_json, write_j
 from components.handoff import provenance, schemas, signing, stage
 from components.handoff.verify import BundleError
 from components.job import Job
+from pipelines import blessings, trial
 from pipelines.verify import verify
 
 FILES = {
@@ -62,6 +63,19 @@ def made(finished: Path) -> tuple[Path, Path, dict[str, float]]:
 def own(made: tuple[Path, Path, dict[str, float]], tmp_path: Path) -> Path:
     """A copy of the project that a test may change."""
     return Path(shutil.copytree(made[0], tmp_path / "project"))
+
+
+def test_a_promotion_finds_its_blessings_inside(made: tuple[Path, Path, dict[str, float]]) -> None:
+    """Of infra all of it, as export was real; of the others, that these records made by hand judge by too few rules."""
+    found = {one.name: one for one in blessings.read(made[1], min_queries=2)}
+    assert found["infra"].problems == ()
+    assert found["infra"].told.endswith("test samples as the network does")
+    assert found["data"].problems == ("validate judged by no rule",)
+    assert [line.split(":")[0] for line in found["quality"].problems] == [
+        "no rule of the gate judged quality on the test split", "no rule of the gate judged groups",
+    ]  # fmt: skip
+    assert "promote.min_queries is 1000" in blessings.read(made[1], min_queries=1000)[2].problems[0]
+    assert trial.answers(made[1]).startswith("in a fresh process it gives its examples again, by onnxruntime ")
 
 
 def test_the_bundle_holds_what_it_promises(made: tuple[Path, Path, dict[str, float]]) -> None:
