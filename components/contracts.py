@@ -7,13 +7,16 @@ Refuses nothing by itself; readers check what they need.
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import hashlib
 import json
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -223,17 +226,47 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """The file is there whole, or not at all: written beside, then renamed."""
+    """The file is there whole, or not at all."""
+    with whole(path) as handle:
+        handle.write(content)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[BinaryIO]:
+    """A file to write into, beside `path`; takes its place when the block ends well, and is gone when it does not.
+
+    Its bytes are on the disk before that, so a loss of power leaves the old content or the new one; which, is not
+    waited for by flushing the folder too: DVC's record of a hash or a checkpoint holds in either case.
+
+    The name beside is always the same: what a killed writer left is written over. Two take turns, by a lock.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("wb") as handle:
-            handle.write(content)
+    beside = path.with_name(f".{path.name}.tmp")
+    with _alone(beside) as handle:
+        try:
+            handle.truncate()
+            yield handle
             handle.flush()
             os.fsync(handle.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+            beside.replace(path)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[BinaryIO]:
+    """The file, made if it is not there, held by this writer alone."""
+    while True:
+        with open(path, "wb", opener=lambda name, flags: os.open(name, flags & ~os.O_TRUNC, 0o666)) as handle:
+            is_it = False
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            with suppress(FileNotFoundError):
+                is_it = os.path.samestat(os.fstat(handle.fileno()), path.stat())
+            if is_it:  # else the one before has moved it into place meanwhile
+                yield handle
+                return
 
 
 def read_json(path: Path) -> Any:
@@ -256,13 +289,8 @@ def record(cls: type[T], raw: dict[str, Any]) -> T:
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table as parquet without an index, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        table.reset_index(drop=True).to_parquet(beside, index=False, compression="zstd")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with whole(path) as handle:
+        table.reset_index(drop=True).to_parquet(handle, index=False, compression="zstd")
 
 
 def read_table(path: Path) -> pd.DataFrame:

@@ -6,6 +6,8 @@ verdict did not pass. What a stage writes stays aside until the stage has succee
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
 import hashlib
 import json
 import os
@@ -13,6 +15,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -141,20 +144,79 @@ class Job:
                 self.say(f"{what}: {done}{share}, {told - start:.0f} s")
 
     def publish(self) -> None:
-        """Move what was built to artifacts/<stage>/: each entry appears whole or not at all."""
+        """Put what was built into the place of artifacts/<stage>/: all of it, or nothing."""
         target = self.root / "artifacts" / self.stage
-        target.mkdir(parents=True, exist_ok=True)
-        for entry in sorted(self.building.iterdir()):
-            place = target / entry.name
-            if place.is_dir() and not place.is_symlink():
-                shutil.rmtree(place)
-            os.replace(entry, place)
-        shutil.rmtree(self.building)
+        replace_folder(self.building, target)
+        shutil.rmtree(self.building, ignore_errors=True)  # what was there before
 
     def clear(self) -> None:
         """Forget what an earlier, interrupted run had built."""
-        shutil.rmtree(self.building, ignore_errors=True)
+        for left in (self.building, _aside(self.building)):
+            shutil.rmtree(left, ignore_errors=True)
         self.building.mkdir(parents=True)
+
+
+def lock_of(root: Path, stage: str) -> Path:
+    """What a process holds while it builds a stage."""
+    return root / ".graftline" / "locks" / stage
+
+
+@contextmanager
+def alone(root: Path, stage: str, say: Callable[[str], None]) -> Iterator[None]:
+    """Held by the one process that builds a stage in a project; another waits. The kernel frees it.
+
+    So what outlived a killed run cannot write into what the next run builds, even where nothing ends it.
+    """
+    if os.environ.get("RANK", "0") != "0":  # torchrun started several, maybe in one project; the first one holds it
+        yield
+        return
+    try:
+        path = lock_of(root, stage)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = path.open("ab")
+    except OSError:  # nothing can be written here: the stage will tell
+        yield
+        return
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"{stage}: another process builds this stage here; waiting for it to end")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError:
+            pass  # a file system without locks
+        yield
+
+
+def replace_folder(new: Path, place: Path) -> None:
+    """`place` becomes the folder `new`, and `new` what was there before, if anything was.
+
+    On Linux in one step. Where the system knows no such step there are two, and a crash between them leaves nothing at
+    `place`.
+    """
+    if not place.exists():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(new, place)
+    elif not _exchanged(new, place):
+        aside = _aside(new)
+        shutil.rmtree(aside, ignore_errors=True)
+        os.rename(place, aside)
+        os.rename(new, place)
+        os.rename(aside, new)
+
+
+def _aside(new: Path) -> Path:
+    return new.with_name(f"{new.name}.before")
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Whether the kernel exchanged the two."""
+    try:
+        call = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    at_cwd, exchange = -100, 2
+    return bool(call(at_cwd, os.fsencode(one), at_cwd, os.fsencode(other), exchange) == 0)
 
 
 def _bar(items: Iterable[T], what: str, total: int | None) -> Iterator[T]:

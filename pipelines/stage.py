@@ -8,12 +8,10 @@ Exit codes: 0 done; 1 a fault of ours; 2 a mistake in params or input; 3 refused
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import importlib
 import os
 import shutil
-import signal
 import sys
 import time
 import traceback
@@ -22,10 +20,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
-from components import lineage, plugins
+from components import lineage, plugins, tied
 from components import params as params_module
 from components.contracts import InputError, Refused, read_json, write_json
-from components.job import Job
+from components.job import Job, alone
 from components.params import Params, ParamsError, Run
 from pipelines import dag, history, libraries
 
@@ -102,13 +100,46 @@ def pin(run: Run) -> None:
     os.environ.update(pins | QUIET)
 
 
-def die_with_parent() -> None:
-    """Ask the kernel for SIGTERM when the parent dies, so that no orphan writes into a later run (Linux)."""
+def die_with_starter() -> None:
+    """Die with whoever started us, so that no orphan goes on: also with a DVC that has a shell between it and us."""
     parent = os.getppid()
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() != parent:
-            sys.exit(FAULT)
+    if "DVC_STAGE" not in os.environ:
+        tied.to(parent)
+        return
+    starter = parent
+    while b"pipelines.stage" in _words_of(starter):
+        starter = _parent_of(starter)
+    if not _is_dvc(starter):
+        print("the DVC that started this is gone; nothing was done", file=sys.stderr)
+        sys.exit(FAULT)
+    tied.to(parent)
+    if starter != parent:
+        tied.to_farther(starter)
+
+
+def _is_dvc(pid: int) -> bool:
+    """Whether that process is a DVC: by its name, or by DVC's own record of who writes here."""
+    if not Path("/proc/self/cmdline").exists() or b"dvc" in _words_of(pid):
+        return True
+    try:
+        held = Path(os.environ.get("DVC_ROOT", "."), ".dvc", "tmp", "rwlock").read_text("utf-8")
+    except OSError:
+        return False
+    return f'"pid": {pid},' in held
+
+
+def _words_of(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def _parent_of(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -120,31 +151,42 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"usage: python -m pipelines.stage NAME\nNAME is one of: {', '.join(known)}", file=sys.stderr)
         return DONE if arguments in (["-h"], ["--help"]) else MISTAKE
     name = arguments[0]
-    die_with_parent()
-    started = time.time()
-    status: dict[str, Any] = {"stage": name, "pid": os.getpid(), "started": started}
-    code, told = FAULT, ""
+    die_with_starter()
+    status: dict[str, Any] = {"stage": name, "pid": os.getpid(), "started": time.time()}
+    with alone(root, name, partial(print, file=sys.stderr, flush=True)):
+        code, told = _tried(name, root)
+        if code != DONE and not _helps():
+            shutil.rmtree(root / "artifacts" / ".building" / name, ignore_errors=True)
+        if told:
+            print(told if told.startswith(f"{name} ") else f"{name}: {told}", file=sys.stderr)
+        if not _helps():
+            _write_status(root, name, {**status, "ended": time.time(), "exit_code": code, "told": told})
+    return code
+
+
+def _helps() -> bool:
+    """Whether torchrun started this process beside a first one, which alone writes (components/finetune/launch.py)."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0"
+
+
+def _tried(name: str, root: Path) -> tuple[int, str]:
+    """Exit code, and what to tell."""
     try:
         _run(name, root)
-        code = DONE
     except Refused as error:
-        code, told = REFUSED, str(error) + _withdraw(name, root)
+        return REFUSED, str(error) + ("" if _helps() else _withdraw(name, root))
     except InputError as error:
-        code, told = MISTAKE, str(error)
+        return MISTAKE, str(error)
     except KeyboardInterrupt:
-        code, told = 130, "interrupted; run again to go on from here"
+        return 130, "interrupted; run again to go on from here"
     except OSError as error:
         remedy = REMEDIES.get(error.errno or 0)
-        code = MISTAKE if remedy else FAULT
-        told = f"{error.strerror} ({error.filename or root}): {remedy}" if remedy else _fault(name, root)
+        if remedy is None:
+            return FAULT, _fault(name, root)
+        return MISTAKE, f"{error.strerror} ({error.filename or root}): {remedy}"
     except Exception:
-        told = _fault(name, root)
-    if code != DONE:
-        shutil.rmtree(root / "artifacts" / ".building" / name, ignore_errors=True)
-    if told:
-        print(told if told.startswith(f"{name} ") else f"{name}: {told}", file=sys.stderr)
-    _write_status(root, name, {**status, "ended": time.time(), "exit_code": code, "told": told})
-    return code
+        return FAULT, _fault(name, root)
+    return DONE, ""
 
 
 def _pin_early(root: Path) -> None:
@@ -164,6 +206,11 @@ def _run(name: str, root: Path) -> None:
     declared = {s.name: s for s in dag.load(root)}[name]
     settled = _settled(root).get(name, {})
     job = Job(name, run, root, module.NEEDS, declared.deps, partial(history.commit_of, root), settled)
+    if _helps():
+        if not hasattr(typed[name], "processes"):
+            raise InputError(f"torchrun started several processes, and {name} is not for several")
+        module.run(typed[name], job)
+        return
     job.clear()
     metrics = module.run(typed[name], job)
     write_json(job.out("metrics.json"), metrics)
@@ -209,7 +256,11 @@ def _withdraw(name: str, root: Path) -> str:
     for last in sorted(rest_on_it - read):
         place = root / "artifacts" / last
         if any(p.name != "metrics.json" for p in place.glob("*")):
-            shutil.rmtree(place)
+            aside = root / "artifacts" / ".building" / last
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.parent.mkdir(exist_ok=True)
+            os.rename(place, aside)  # at once: half a bundle must not lie there either
+            shutil.rmtree(aside, ignore_errors=True)
             told += f"\nartifacts/{last} of an earlier run was taken away; DVC's cache still has it."
     return told
 

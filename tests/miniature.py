@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parent.parent
-MACHINERY = ("watched", "contracts", "job", "lineage", "params", "plugins", "requirements_lock")
+MACHINERY = ("watched", "contracts", "job", "lineage", "params", "plugins", "requirements_lock", "tied")
 
 STAGES = {
     "ingest": '''

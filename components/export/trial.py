@@ -6,6 +6,7 @@ Each process loads one model and ONNX Runtime, nothing else. Several may be open
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import statistics
 import sys
@@ -18,6 +19,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from components import tied
 from components.contracts import InputError
 from components.export import runtime
 
@@ -51,7 +53,8 @@ class Trial:
         self._name = path.stem
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, str(path), threads), daemon=True)
+        words = (theirs, str(path), threads, os.getpid())
+        self._process = context.Process(target=_serve, args=words, daemon=True)
         self._process.start()
         theirs.close()
         self.load_seconds: float = 0.0
@@ -134,8 +137,9 @@ def compare(trials: dict[str, Trial], feeds: dict[int, Feed]) -> dict[str, dict[
     return found
 
 
-def _serve(pipe: Connection, path: str, threads: int) -> None:
+def _serve(pipe: Connection, path: str, threads: int, parent: int) -> None:
     """The other process: loads the model, answers until the pipe is closed."""
+    tied.to(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it ends it
     try:
         import onnxruntime  # not part of the time to load a model

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from components import hard_texts, params
+from components import hard_texts, params, tied
 from components.contracts import InputError, write_atomic
 from components.preprocessing import text_classification as texts
 from components.preprocessing.text_classification import Preprocessing, Text
@@ -186,7 +187,7 @@ def _asked(graph: bytes, given: list[str]) -> list[list[int]] | str:
     """The ids of each text, by a process of its own: a fault in these operators ends the process that runs them."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_answer, args=(theirs, graph, given), daemon=True)
+    process = context.Process(target=_answer, args=(theirs, graph, given, os.getpid()), daemon=True)
     process.start()
     theirs.close()
     try:
@@ -204,7 +205,8 @@ def _asked(graph: bytes, given: list[str]) -> list[list[int]] | str:
     return found
 
 
-def _answer(out: Connection, graph: bytes, given: list[str]) -> None:
+def _answer(out: Connection, graph: bytes, given: list[str], parent: int) -> None:
+    tied.to(parent)
     import onnxruntime
     import onnxruntime_extensions
 

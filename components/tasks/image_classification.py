@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
@@ -24,7 +23,7 @@ import numpy as np
 import PIL
 
 from components import params, samples
-from components.contracts import Inspection
+from components.contracts import Inspection, whole
 from components.preprocessing import image_classification as pixels
 from components.preprocessing.image_classification import Preprocessing, Unreadable
 
@@ -112,7 +111,6 @@ def prepare(
     geometry = {k: v for k, v in asdict(how).items() if k not in ("mean", "std")}
     place = cache / f"{samples.digest_of(table, geometry, decoder())}.npy"
     if not place.exists():
-        beside = place.with_name(f".{place.name}.{os.getpid()}.tmp")
         rows = list(zip(table["input.path"], table["sha256"]))
 
         def load(row: tuple[str, str]) -> np.ndarray:
@@ -120,15 +118,11 @@ def prepare(
 
         decoded = samples.in_threads(load, rows, threads)
         shape = (len(rows), how.height, how.width, 3)
-        try:
-            with beside.open("wb") as store:  # not a memory map, which ends the process when the disk is full
-                layout = {"descr": "|u1", "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_2_0(store, layout)
-                for image in progress(decoded, f"decoding at {how.width}x{how.height}", len(rows)):
-                    store.write(image.tobytes())
-            beside.replace(place)
-        finally:
-            beside.unlink(missing_ok=True)
+        with whole(place) as store:  # not a memory map, which ends the process when the disk is full
+            layout = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_2_0(store, layout)
+            for image in progress(decoded, f"decoding at {how.width}x{how.height}", len(rows)):
+                store.write(image.tobytes())
     return np.load(place, mmap_mode="r")
 
 
