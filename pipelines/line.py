@@ -3,38 +3,59 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipelines import runs
 
 
-def run(root: Path, record: bool) -> int:
+def run(root: Path, record: bool, because: str = "") -> int:
     """The line as the Prefect flow `train`. Where nothing is stale, Prefect is not started."""
-    _check(root)
-    from pipelines import dvc_cli
+    with _recorded(root, ("run", *(["--record"] if record else [])), because) as current:
+        quick = _as_recorded(root) or not checked(root)
+        from pipelines import clones, dvc_cli
 
-    with dvc_cli.turn(root):
-        if not record and _nothing_to_do(root):
-            return 0
-        from pipelines.flows import train
+        with dvc_cli.turn(root):
+            if not record and _nothing_to_do(root):
+                current.end(0, "nothing to do", ())
+                return 0
+            if quick:
+                checked(root)
+            from pipelines import followed
 
-        code, told = train.run(root)
+            with clones.turn(root), followed.started(root):  # DVC gets ready while Prefect is imported
+                from pipelines.flows import train
+
+                code, told = train.run(root)
+        if not current.ended:  # the flow itself knows better what ran
+            current.end(code, told)
     return _end(root, code, told)
 
 
-def repro(root: Path, stage: str | None) -> int:
+def repro(root: Path, stage: str | None, because: str = "") -> int:
     """The line, or one stage of it, through DVC alone."""
-    _check(root, stage)
-    from pipelines import dvc_cli
+    with _recorded(root, ("repro", *([stage] if stage else [])), because) as current:
+        quick = (stage is None and _as_recorded(root)) or not checked(root, stage)
+        from pipelines import clones, dvc_cli
 
-    with dvc_cli.turn(root):
-        if stage is None and _nothing_to_do(root):
-            return 0
-        outcome = dvc_cli.repro(root, stage)
+        with dvc_cli.turn(root):
+            if stage is None and _nothing_to_do(root):
+                current.end(0, "nothing to do", ())
+                return 0
+            if quick:
+                checked(root, stage)
+            with clones.turn(root):
+                outcome = dvc_cli.repro(root, stage)
+        current.end(outcome.code, outcome.told, outcome.ran)
     return _end(root, outcome.code, outcome.told)
 
 
 def check(root: Path) -> int:
     """Only read params.yaml and dvc.yaml."""
-    print(_check(root))
+    print(checked(root))
     return 0
 
 
@@ -81,7 +102,19 @@ def show_plugins() -> int:
     return 0
 
 
-def _check(root: Path, asked: str | None = None) -> str:
+@contextmanager
+def _recorded(root: Path, how: tuple[str, ...], because: str) -> Iterator[runs.Current]:
+    """A record of the run of `train`, and a keeper beside it."""
+    from pipelines import runs
+
+    if not (root / "dvc.yaml").is_file():
+        checked(root)  # says that this is no project, and leaves nothing in it
+    with runs.recorded(root, "train", runs.guess_trigger(because), how) as current:
+        current.watch()
+        yield current
+
+
+def checked(root: Path, asked: str | None = None) -> str:
     """All mistakes of params.yaml at once, and data that is not there, before DVC or Prefect starts.
 
     Raises:
@@ -102,6 +135,30 @@ def _check(root: Path, asked: str | None = None) -> str:
         told = [f"  - {dep} is not there; {name} reads it" for dep, name in lacking]
         raise InputError("\n".join(["Put these where they are expected, or name others in params.yaml:", *told]))
     return f"params.yaml: no mistakes. Project {getattr(typed['run'], 'name', '')}, {len(line)} stages."
+
+
+def _as_recorded(root: Path) -> bool:
+    """Whether dvc.lock records just what params.yaml says now. Then the stages have read it strictly, and reading it so
+    again can wait until DVC finds something to do: half of what a run costs that finds nothing.
+
+    Raises:
+        InputError: a file cannot be read, or DVC cannot watch the data.
+    """
+    from components.params import load_yaml
+    from pipelines import dag, libraries, staleness
+
+    lock = root / "dvc.lock"
+    records = (staleness.locked_stages(lock.read_bytes()) if lock.exists() else None) or {}
+    values, names = load_yaml(root / "params.yaml"), [s.name for s in dag.load(root)]
+    if set(values) != {"run", *names} or not isinstance(values.get("ingest"), dict):
+        return False
+    for name in names:
+        recorded = records.get(name, {}).get("params", {}).get("params.yaml")
+        if recorded != {name: values[name], "run": values["run"]}:
+            return False
+    print(*(f"{line}\n" for line in libraries.strays(root)), sep="", end="", file=sys.stderr)
+    _check_data(root, {"ingest.data": str(values["ingest"].get("data") or "")})
+    return True
 
 
 def _check_data(root: Path, named: dict[str, str]) -> None:

@@ -12,6 +12,7 @@ from pipelines import line, operating
 CODES = """exit codes: 0 done; 1 a fault of ours; 2 a mistake in params or input; 3 refused by a verdict;
 130 interrupted"""
 ANY = "a folder, a .tar, a project, or a commit or tag of this project"
+BECAUSE = 'why; kept in the record of runs. GRAFTLINE_TRIGGER="schedule: TEXT" says it for cron, and ci: for CI'
 RUN = """Stages show as task runs with their names, unchanged ones as Cached. PREFECT_API_URL names a server;
 without it Prefect starts one for this run, in 8 to 20 s. Where nothing is stale, it is not started.
 
@@ -124,10 +125,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _about_the_line(commands: _Commands, here: Path) -> None:
-    one = commands.add("run", lambda a: line.run(here, a.record), "the whole line as the Prefect flow `train`", RUN)
+    told = "the whole line as the Prefect flow `train`"
+    one = commands.add("run", lambda a: line.run(here, a.record, a.because), told, RUN)
+    one.add_argument("--because", metavar="TEXT", default="", help=BECAUSE)
     one.add_argument("--record", action="store_true", help="record a flow run even if nothing is stale")
     told = "the whole line through DVC alone, and a summary"
-    one = commands.add("repro", lambda a: line.repro(here, a.stage), told, REPRO)
+    one = commands.add("repro", lambda a: line.repro(here, a.stage, a.because), told, REPRO)
+    one.add_argument("--because", metavar="TEXT", default="", help=BECAUSE)
     one.add_argument("stage", nargs="?", metavar="STAGE", help="only this stage; what it reads is taken as it is")
     commands.add("check", lambda _: line.check(here), "read params.yaml and tell every mistake at once; runs nothing")
     commands.add("status", lambda _: line.status(here), "which stages would run now, and why")
