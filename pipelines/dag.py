@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,17 @@ def load(root: Path) -> tuple[Stage, ...]:
     Raises:
         InputError: dvc.yaml or params.yaml cannot be read, a template has no value, or the graph has a circle.
     """
-    raw = load_yaml(root / "dvc.yaml").get("stages")
+    graph, values = root / "dvc.yaml", root / "params.yaml"
+    return _load(graph, values, *(path.read_bytes() if path.is_file() else b"" for path in (graph, values)))
+
+
+@lru_cache(maxsize=8)
+def _load(graph: Path, params: Path, *_: bytes) -> tuple[Stage, ...]:
+    """One command asks several times; parsed again only if a file changed."""
+    raw = load_yaml(graph).get("stages")
     if not isinstance(raw, dict) or not all(isinstance(body, dict) and "cmd" in body for body in raw.values()):
         raise InputError("dvc.yaml: `stages` must map each stage's name to its block, with a `cmd`")
-    values = load_yaml(root / "params.yaml")
+    values = load_yaml(params)
     stages = {name: _stage(name, body, values) for name, body in raw.items()}
     ordered: list[Stage] = []
     placed: set[str] = set()

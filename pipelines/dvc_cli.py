@@ -6,7 +6,6 @@ mended first.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -19,19 +18,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from components.contracts import InputError, read_json, write_atomic
-from components.params import flat
-from pipelines import dag, processes
+from components.contracts import read_json, write_atomic
+from pipelines import dag, processes, staleness, sweep
+from pipelines.staleness import DvcError
 
-DONE, FAULT, MISTAKE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, FAULT, MISTAKE, REFUSED, TIMED_OUT, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 124, 130, 143
 
-_DIED = re.compile(r"failed to run: python -m pipelines\.stage (\w+), exited with (-?\d+)")
-
-
-class DvcError(InputError):
-    """DVC could not do it; the message is DVC's own."""
+DIED = re.compile(r"failed to run: python -m pipelines\.stage (\w+), exited with (-?\d+)")
+T = TypeVar("T")
+_BUSY = ("is busy, it is being blocked by", "Unable to acquire lock")
+"""What DVC says where another DVC works."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +79,43 @@ def turn(root: Path) -> Iterator[None]:
         handle.write(str(os.getpid()))
         handle.flush()
         _wait_for_plain_dvc(root)
-        heal(root)
+        with _dvc_lock(root):
+            heal(root)
+        sweep.sweep(root)
         _HELD.add(root)
         try:
             yield
         finally:
+            sweep.in_order(root)
             _HELD.discard(root)
+
+
+@contextmanager
+def _dvc_lock(root: Path) -> Iterator[None]:
+    """Hold DVC's own lock: a plain `dvc` that works, and is between two stages, has dvc.lock cut off for a moment."""
+    folder = root / ".dvc" / "tmp"
+    if not folder.is_dir():
+        yield
+        return
+    with (folder / "lock").open("a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"A `dvc` command works in {root}; waiting for it.")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _past_others(root: Path, ask: Callable[[], T]) -> T:
+    """What DVC answers, once no plain `dvc` that came meanwhile is in its way."""
+    while True:
+        try:
+            return ask()
+        except DvcError as error:
+            if not any(word in str(error) for word in _BUSY):
+                raise
+        time.sleep(0.5)
+        _wait_for_plain_dvc(root)
 
 
 def _wait_for_plain_dvc(root: Path) -> None:
@@ -135,10 +164,10 @@ def _is_dvc(pid: int) -> bool:
 def heal(root: Path) -> None:
     """Bring back a dvc.lock that a killed DVC left empty or cut off: from git's last commit, or none."""
     path = root / "dvc.lock"
-    if not path.exists() or _locked_stages(path.read_bytes()) is not None:
+    if not path.exists() or staleness.locked_stages(path.read_bytes()) is not None:
         return
     code, committed, _ = processes.quietly(["git", "show", "HEAD:./dvc.lock"], root)
-    usable = code == 0 and _locked_stages(committed) is not None
+    usable = code == 0 and staleness.locked_stages(committed) is not None
     if usable:
         write_atomic(path, committed)
     else:
@@ -146,20 +175,6 @@ def heal(root: Path) -> None:
     how = "restored from git's last commit" if usable else "removed, as git has none"
     say(f"Mended: dvc.lock was cut off, as an interrupted DVC leaves it; {how}.")
     say("  What ran since then comes back from DVC's cache without running again.")
-
-
-def _locked_stages(content: bytes) -> dict[str, Any] | None:
-    """Stage -> its record, from the bytes of a dvc.lock; None if DVC would refuse it."""
-    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-    from voluptuous import Invalid
-
-    try:
-        value = COMPILED_LOCKFILE_SCHEMA(YAML(typ="safe").load(content))
-    except (YAMLError, Invalid, ValueError):
-        return None
-    return value.get("stages", {})
 
 
 # --- what is stale, in process ---
@@ -174,70 +189,9 @@ def stale(root: Path, stage: str | None = None) -> dict[str, list[str]]:
         DvcError: DVC cannot tell.
     """
     root = root.resolve()
-    order = [s.name for s in dag.load(root)]
     with turn(root):
-        from dvc.exceptions import DvcException
-        from dvc.repo import Repo
-
-        try:
-            with Repo(str(root)) as repo:
-                told = repo.status(targets=[f"{root / 'dvc.yaml'}:{stage}"] if stage else None)
-        except DvcException as error:
-            raise DvcError(f"DVC: {error}") from None
-        except (OSError, ValueError, AssertionError) as error:  # DVC lets them through where data is odd
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES):
-                raise
-            raise DvcError(f"DVC cannot read what it watches: {type(error).__name__}: {error}") from None
-        lock = root / "dvc.lock"
-        records = (_locked_stages(lock.read_bytes()) if lock.exists() else None) or {}
-    found = {address.rsplit(":", 1)[-1]: entries for address, entries in told.items()}
-    return {name: _reasons(root, found[name], records.get(name)) for name in order if name in found}
-
-
-_WORDS = {
-    "modified": "changed",
-    "deleted": "is not there",
-    "new": "is new",
-    "not in cache": "is not in DVC's cache",
-}
-
-
-def _reasons(root: Path, entries: list[Any], record: dict[str, Any] | None) -> list[str]:
-    if record is None:
-        return ["it has no record in dvc.lock yet"]
-    reasons: list[str] = []
-    for entry in entries:
-        if isinstance(entry, str):
-            reasons.append(entry)
-            continue
-        for path, how in (pair for changes in entry.values() for pair in changes.items()):
-            if isinstance(how, dict):
-                reasons += _turned_knobs(root / path, how, record.get("params", {}).get(path, {}))
-            else:
-                reasons.append(f"{path} {_WORDS.get(how, how)}")
-    return reasons
-
-
-def _turned_knobs(path: Path, sections: dict[str, str], recorded: dict[str, Any]) -> list[str]:
-    from components.params import load_yaml
-
-    now = load_yaml(path)
-    if path.as_posix().endswith(dag.LIBRARIES):
-        return [_library(name, str(recorded.get(name, "")), str(now.get(name, ""))) for name in sections]
-    found = []
-    for section in sections:
-        before, after = flat(section, recorded.get(section)), flat(section, now.get(section))
-        keys = [k for k in {**before, **after} if before.get(k) != after.get(k)]
-        found += [f"{k}: {before.get(k, 'not set')} -> {after.get(k, 'not set')}" for k in keys]
-    return found
-
-
-def _library(name: str, before: str, after: str) -> str:
-    """`before` and `after` as infra/libraries.yaml has them: a version, and a hash of it with all that it needs."""
-    versions = [told.partition(" ")[0] or "not named" for told in (before, after)]
-    if versions[0] != versions[1]:
-        return f"library {name}: {versions[0]} -> {versions[1]}"
-    return f"library {name}: still {versions[0]}, with another version of something that it needs"
+        told = staleness.reasons(root, _past_others(root, lambda: staleness.changed(root, stage)))
+    return {one.name: told[one.name] for one in dag.load(root) if one.name in told} if told else {}
 
 
 # --- running ---
@@ -264,15 +218,19 @@ def repro(
     with turn(root):
         started = time.time()
         code, text = _dvc(root, ["repro", *options], on_line, stage is None, besides)
+        while code and any(word in text for word in _BUSY):  # a plain `dvc` came between two of our stages
+            time.sleep(0.5)
+            _wait_for_plain_dvc(root)
+            code, text = _dvc(root, ["repro", *options], on_line, stage is None, besides)
         asked = [s for s in line if stage in (None, s.name)]
-        states = {s.name: _status(root, s.name, started) for s in asked}
-    for name, died in _DIED.findall(text):
-        states[name] = states[name] or {"exit_code": FAULT, "told": _death(int(died))}
+        states = {s.name: status_of(root, s.name, started) for s in asked}
+    for name, died in DIED.findall(text):
+        states[name] = states[name] or {"exit_code": FAULT, "told": death(int(died))}
     failed = [s.name for s in asked if (states[s.name] or {}).get("exit_code")]
     if code < 0 and not failed:
-        return Outcome((), (), (), tuple(s.name for s in asked), FAULT, f"DVC: {_death(code)}")
+        return Outcome((), (), (), tuple(s.name for s in asked), FAULT, f"DVC: {death(code)}")
     if code and not failed:
-        raise DvcError(f"DVC: {_last_words(text, code)}")
+        raise DvcError(f"DVC: {last_words(text, code)}")
     ran = [s.name for s in asked if states[s.name] and s.name not in failed]
     left_out = needing(asked, failed)
     first = states[failed[0]] if failed else None
@@ -292,7 +250,7 @@ def needing(line: Iterable[dag.Stage], some: Iterable[str]) -> tuple[str, ...]:
     return tuple(s.name for s in line if s.name in reached - given)
 
 
-def _status(root: Path, stage: str, since: float) -> dict[str, Any] | None:
+def status_of(root: Path, stage: str, since: float) -> dict[str, Any] | None:
     """What the stage wrote about its run, if it ran since then."""
     try:
         status = read_json(root / "reports" / stage / "status.json")
@@ -301,7 +259,8 @@ def _status(root: Path, stage: str, since: float) -> dict[str, Any] | None:
         return None
 
 
-def _death(code: int) -> str:
+def death(code: int) -> str:
+    """Why a process without a word is gone, by its exit code."""
     if code == -signal.SIGKILL:
         return "it was killed (signal 9), as happens when memory runs out; give it less to hold and run again"
     return (
@@ -309,9 +268,13 @@ def _death(code: int) -> str:
     )
 
 
-def _last_words(text: str, code: int) -> str:
+def last_words(text: str, code: int) -> str:
+    """What DVC complained of."""
     lines = [line for line in text.splitlines() if line.strip()]
-    error = next((i for i, line in enumerate(lines) if line.startswith("ERROR: ")), max(0, len(lines) - 5))
+    error = next(
+        (i for i, line in enumerate(lines) if line.startswith("ERROR: ") or "validation failed" in line),
+        max(0, len(lines) - 5),
+    )
     return "\n".join(lines[error:]).removeprefix("ERROR: ") or f"ended with {code}, without a word"
 
 
@@ -349,11 +312,33 @@ def pull(root: Path) -> None:
     _plain(root, "pull")
 
 
+def gc(root: Path, keep: str, projects: Iterable[Path], dry: bool) -> list[Path]:
+    """Remove from DVC's cache what neither the work tree, nor the tags or commits (`keep`) of this project and of the
+    other `projects` name; inside `turn` of all of them. With `dry` nothing goes: the contents that would.
+
+    Raises:
+        DvcError: with DVC's own message.
+    """
+    shared = ["--projects", *map(str, projects)]
+    options = ["gc", "--force", "--workspace", f"--all-{keep}", *(shared if shared[1:] else [])]
+    if not dry:
+        code, text = _dvc(root.resolve(), options, chatter=False)
+        if code:
+            raise DvcError(f"dvc gc: {last_words(text, code)}")
+        return []
+    environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
+    code, out, text = processes.quietly([sys.executable, "-m", "dvc", *options, "--dry"], root, environment=environment)
+    if code:
+        raise DvcError(f"dvc gc: {last_words(text, code)}")
+    prefix = "Removing "
+    return [Path(line.removeprefix(prefix)) for line in out.decode().splitlines() if line.startswith(prefix)]
+
+
 def _plain(root: Path, command: str) -> None:
     with turn(root):
         code, text = _dvc(root.resolve(), [command], None)
     if code:
-        raise DvcError(f"dvc {command}: {_last_words(text, code)}")
+        raise DvcError(f"dvc {command}: {last_words(text, code)}")
 
 
 def _dvc(
@@ -363,10 +348,15 @@ def _dvc(
     chatter: bool = True,
     besides: Mapping[str, str] | None = None,
 ) -> tuple[int, str]:
+    command = [sys.executable, "-m", "dvc", *arguments]
+    return processes.watched(command, root, environment(besides), on_line, chatter)
+
+
+def environment(besides: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What DVC and its stages find in theirs."""
     # Stages must find this interpreter as `python`. Bash becomes the command and does not stay between.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    environment = {
+    return {
         **os.environ, **(besides or {}), "PATH": path, "SHELL": shutil.which("bash") or "/bin/sh",
         "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1",
     }  # fmt: skip
-    return processes.watched([sys.executable, "-m", "dvc", *arguments], root, environment, on_line, chatter)

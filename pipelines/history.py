@@ -96,6 +96,9 @@ def clone_project(root: Path, target: Path) -> None:
     _must(root, "clone", "--quiet", "--local", str(root.resolve()), str(target.resolve()))
     cache = (root / ".dvc" / "cache").resolve()
     (target / ".dvc" / "config.local").write_text(f"[cache]\n    dir = {cache}\n", "utf-8")
+    from pipelines import clones
+
+    clones.note(target)
     environment = root / ".venv"
     if environment.exists():
         (target / ".venv").symlink_to(environment.resolve())

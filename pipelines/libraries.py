@@ -112,14 +112,22 @@ def installed(names: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def _versions() -> dict[str, str]:
+    """Library -> the version that is installed. From the names of folders: reading two hundred files takes longer than
+    all the rest of a run that finds nothing to do."""
+    found: dict[str, str] = {}
+    for place in map(Path, sys.path):
+        names = [one.name for one in place.glob("*.dist-info")] if place.is_dir() else []
+        for name, _, version in (one.removesuffix(".dist-info").partition("-") for one in names):
+            found.setdefault(canonical(name), version)
+    return found
+
+
 def strays(root: Path) -> list[str]:
     """A line for every library of the lock that is here in another version, or not at all."""
-    told = []
+    told, here_by_name = [], _versions()
     for name, version in locked(root).items():
-        try:
-            here = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            here = ""
+        here = here_by_name.get(name, "")
         if here != version:
             told.append(f"{name} is {here or 'not'} installed, and {LOCK} says {version}; `make setup` mends it")
     return told

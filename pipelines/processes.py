@@ -8,19 +8,22 @@ terminal the command gets a terminal too, so that progress bars go on showing.
 from __future__ import annotations
 
 import codecs
+import json
 import os
 import pty
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import termios
 import time
 import tty
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from components.contracts import InputError
 
@@ -82,8 +85,8 @@ def watched(
     finally:
         os.close(writer)
     try:
-        text = _pass_on(reader, child, on_line)
-        return child.wait(), _COLOURS.sub("", text)
+        text = _pass_on(_Words(reader), child, on_line)
+        return child.wait(), text
     except BaseException as stop:
         _end(child, signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM)
         raise
@@ -125,6 +128,7 @@ def _start(
     out: int | None,
     err: int | None,
     given: int | None = subprocess.DEVNULL,
+    fds: tuple[int, ...] = (),
 ) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-ISc", _TIED, str(os.getpid()), *command],
@@ -134,6 +138,7 @@ def _start(
         stdout=out,
         stderr=err,
         process_group=0,
+        pass_fds=fds,
     )
 
 
@@ -144,30 +149,130 @@ def _terminal() -> tuple[int, int]:
     return reader, writer
 
 
-def _pass_on(reader: int, child: subprocess.Popen[bytes], on_line: Callable[[str], None] | None) -> str:
-    kept, rest = "", ""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a character may be cut at the end of a chunk
-    while True:
-        ready, _, _ = select.select([reader], [], [], 0.2)
-        if not ready and child.poll() is not None:
-            return kept
+class _Words:
+    """What a command prints: passed on to stderr as it comes, and each whole line, without colours, to `on_line`."""
+
+    def __init__(self, reader: int) -> None:
+        self._reader, self._kept, self._rest = reader, "", ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a character may be cut at a chunk's end
+
+    def fileno(self) -> int:
+        """Where they come from."""
+        return self._reader
+
+    def pass_on(self, on_line: Callable[[str], None] | None) -> bool:
+        """What is there now, of what select said that it is; False: no more will come."""
         try:
-            chunk = os.read(reader, 65536) if ready else None
+            chunk = os.read(self._reader, 65536)
         except OSError:  # a terminal whose other side was closed
             chunk = b""
-        if chunk is None:
-            continue
-        if not chunk:
-            return kept
-        text = decoder.decode(chunk)
+        text = self._decoder.decode(chunk)
         sys.stderr.write(text)
         sys.stderr.flush()
-        kept = (kept + text)[-_KEPT:]
-        *lines, rest = (rest + text).split("\n")
+        self._kept = (self._kept + text)[-_KEPT:]
+        *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
             plain = _COLOURS.sub("", line).rstrip("\r").rpartition("\r")[2].strip()
             if on_line and plain:
                 on_line(plain)
+        return bool(chunk)
+
+    def text(self) -> str:
+        """The end of all that was said."""
+        return _COLOURS.sub("", self._kept)
+
+
+def _pass_on(words: _Words, child: subprocess.Popen[bytes], on_line: Callable[[str], None] | None) -> str:
+    while True:
+        ready, _, _ = select.select([words], [], [], 0.2)
+        if (ready and not words.pass_on(on_line)) or (not ready and child.poll() is not None):
+            return words.text()
+
+
+class Companion:
+    """A long command that is talked with over a socket, a JSON object a line; what it prints is passed on meanwhile."""
+
+    def __init__(self, child: subprocess.Popen[bytes], words: _Words, ours: socket.socket) -> None:
+        self._child, self._words, self._ours, self._heard = child, words, ours, b""
+
+    def tell(self, word: str) -> None:
+        """One line to it. That it is gone is told by `hear`."""
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self._ours.sendall(f"{word}\n".encode())
+
+    def hear(self, on_line: Callable[[str], None] | None = None, until: float | None = None) -> dict[str, Any] | None:
+        """What it says next, once all that it printed before is passed on; None: it says no more.
+
+        Raises:
+            TimeoutError: it said nothing until then, by time.monotonic().
+        """
+        while b"\n" not in self._heard:
+            left = max(0.0, until - time.monotonic()) if until is not None else 1.0
+            both: list[Any] = [self._words, self._ours]
+            ready, _, _ = select.select(both, [], [], min(1.0, left))
+            if self._words in ready:
+                self._words.pass_on(on_line)
+            if self._ours in ready:
+                chunk = _received(self._ours)
+                self._heard += chunk
+                if not chunk:
+                    self._pass_on_the_rest(on_line)
+                    return None
+            if until is not None and time.monotonic() >= until:
+                raise TimeoutError
+        self._pass_on_the_rest(on_line)
+        line, _, self._heard = self._heard.partition(b"\n")
+        said: dict[str, Any] = json.loads(line)
+        return said
+
+    def _pass_on_the_rest(self, on_line: Callable[[str], None] | None) -> None:
+        while select.select([self._words], [], [], 0)[0] and self._words.pass_on(on_line):
+            pass
+
+    def stop(self) -> None:
+        """End it, and all of its group."""
+        _end(self._child, signal.SIGTERM)
+
+    def end(self) -> tuple[int, str]:
+        """Wait for it to end by itself; its exit code and the end of its text."""
+        text = _pass_on(self._words, self._child, None)
+        return self._child.wait(), text
+
+
+def _received(ours: socket.socket) -> bytes:
+    try:
+        return ours.recv(65536)
+    except ConnectionResetError:  # it was killed with something unread
+        return b""
+
+
+@contextmanager
+def companion(command: list[str], folder: Path, environment: dict[str, str]) -> Iterator[Companion]:
+    """Run a long command that is talked with: it gets its end of a socket's number as its last argument.
+
+    Only what goes to its stderr is passed on. When the block ends, no process of its group is left.
+    """
+    reader, writer = _terminal() if sys.stderr.isatty() else os.pipe()
+    ours, theirs = socket.socketpair()
+    try:
+        with theirs:
+            words = [*command, str(theirs.fileno())]
+            child = _start(words, folder, environment, subprocess.DEVNULL, writer, fds=(theirs.fileno(),))
+    except BaseException:
+        ours.close()
+        os.close(reader)
+        raise
+    finally:
+        os.close(writer)
+    try:
+        yield Companion(child, _Words(reader), ours)
+    except BaseException as stop:
+        _end(child, signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM)
+        raise
+    finally:
+        _end(child, signal.SIGTERM)
+        ours.close()
+        os.close(reader)
 
 
 def _end(child: subprocess.Popen[bytes], first: int) -> None:

@@ -1,202 +1,322 @@
 """The flow `train`: Prefect sees the line as it is in dvc.yaml.
 
-DVC decides what must run and keeps the results, so Prefect's own caches are off. One generic task runs one
-stage and bears its name; a stage that DVC finds unchanged ends as Cached. Stages run one after another: each
-may use all the threads that `run.threads` pins, and two at a time would disturb the latencies measured.
+DVC decides what must run and keeps the results, so Prefect's own caches are off, and no stage is ever retried. One
+generic task runs one stage and bears its name; a stage that DVC finds unchanged ends as Cached. Stages run one after
+another: each may use all the threads that `run.threads` pins, and two at a time would disturb the latencies measured.
 If a line here computes a metric, it is in the wrong file.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-import re
-import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
-from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect import flow, get_run_logger, tags, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-from prefect.client.schemas.objects import State
-from prefect.events.worker import EventsWorker
-from prefect.logging.handlers import APILogWorker, PrefectConsoleHandler
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.context import FlowRunContext, TaskRunContext
+from prefect.exceptions import TerminationSignal
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.states import Cancelled, Completed, Failed
 
-from components.contracts import InputError, read_json
+from components.contracts import InputError
 from components.params import load_yaml
-from pipelines import dag, dvc_cli, processes
-from pipelines.dvc_cli import DONE, FAULT, INTERRUPTED, MISTAKE, REFUSED
+from pipelines import clones, dag, dvc_cli, line, runs
+from pipelines.dvc_cli import DONE, FAULT, INTERRUPTED, MISTAKE, REFUSED, TERMINATED, TIMED_OUT
+from pipelines.flows import crashed, gpu, pages, server
+from pipelines.followed import Ended, Followed, Limits, Step, followed
+from pipelines.runs import Trigger
 
-ENDINGS = {FAULT: "Fault", MISTAKE: "Mistake", REFUSED: "Refused", INTERRUPTED: "Interrupted"}
+ENDINGS = {
+    FAULT: "Fault", MISTAKE: "Mistake", REFUSED: "Refused", TIMED_OUT: "TimedOut", INTERRUPTED: "Interrupted",
+    TERMINATED: "Interrupted",
+}  # fmt: skip
 """Exit code of a stage -> name of the state in which its task run and the flow run end."""
 
+_CALLED: dict[Path, int] = {}
+"""Project that `run` works on, which has read its params.yaml -> how many task runs there are by now."""
 
-def run(root: Path) -> tuple[int, str]:
+
+def run(root: Path, trigger: Trigger | None = None) -> tuple[int, str]:
     """Run the flow `train` from a command line; the exit code, and what to tell.
 
     Raises:
         InputError: the Prefect server does not answer.
     """
-    for handler in logging.getLogger().handlers:
-        if isinstance(handler, PrefectConsoleHandler):
-            handler.addFilter(_worth_a_line)
+    root = root.resolve()
+    server.hush()
     # The heartbeat serves deployments, and waiting for its thread costs a second a run.
-    with _server(root), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-        state = train(str(root), return_state=True)
-        _settle(state, len(dag.load(root)))
-    codes = {name: code for code, name in ENDINGS.items()}
-    code = DONE if state.is_completed() else codes.get(state.name or "", FAULT)
-    return code, state.message or ""
-
-
-@contextmanager
-def _server(root: Path) -> Iterator[None]:
-    """The Prefect server that PREFECT_API_URL names, or one for this run.
-
-    Prefect would start one by itself; but that one gets our Ctrl-C too, dies before it can be told how the
-    run ended, keeps Prefect waiting for minutes, and lives on if we are killed.
-    """
-    url = PREFECT_API_URL.value()
-    if url:
-        _wait_for_server(f"PREFECT_API_URL names {url}, but no Prefect server answers there.", seconds=3)
-        yield
-        return
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    url = f"http://127.0.0.1:{port}/api"
-    dvc_cli.say(f"Starting Prefect's server for this run at http://127.0.0.1:{port} (8 to 20 s)")
-    log = root / ".graftline" / "prefect-server.log"
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    environment = {**os.environ, "PREFECT_SERVER_UI_API_URL": url}  # else its pages ask at port 4200
-    with processes.beside(command, log, environment) as runs, temporary_settings({PREFECT_API_URL: url}):
-        _wait_for_server(f"Prefect's server did not start; see {log}", seconds=120, while_=runs)
+    with (
+        runs.recorded(root, "train", trigger) as record,
+        server.reached(root) as url,
+        tags(crashed.TAG + record.id),
+        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+    ):
+        record.note(api_url=url)
+        crashed.catch_up(root, url)
+        by = record.record.trigger
+        _CALLED[root] = 0
         try:
-            yield
-        finally:  # once it is gone, Prefect would wait for minutes to tell it the rest
-            APILogWorker.drain_all(timeout=5)
-            EventsWorker.drain_all(timeout=5)
+            state = train(str(root), by.kind, by.cause, return_state=True)
+        finally:
+            num_tasks = _CALLED.pop(root)
+        server.settle(state.state_details.flow_run_id, num_tasks)
+        code = record.record.code
+    return FAULT if code is None else code, state.message or ""
 
 
-def _settle(state: State[Any], num_tasks: int) -> None:
-    """Task runs reach the server as events, which it takes up in its own time: give it that, before it may stop."""
-    EventsWorker.drain_all(timeout=5)
-    run_id = state.state_details.flow_run_id
-    mine = FlowRunFilter(id=FlowRunFilterId(any_=[run_id] if run_id else []))
-    deadline = time.monotonic() + 5
-    with get_client(sync_client=True) as client:
-        while time.monotonic() < deadline:
-            tasks = client.read_task_runs(flow_run_filter=mine)
-            if len(tasks) >= num_tasks and all(one.state and one.state.is_final() for one in tasks):
-                return
-            time.sleep(0.1)
+def _named() -> str:
+    context = FlowRunContext.get()
+    given = context.parameters if context and context.parameters else {}
+    return _project(Path(given.get("root", ".")).resolve())
 
 
-def _wait_for_server(complaint: str, seconds: float, while_: Callable[[], bool] = lambda: True) -> None:
-    deadline = time.monotonic() + seconds
-    with get_client(sync_client=True) as client:
-        while client.api_healthcheck() is not None:
-            if time.monotonic() > deadline or not while_():
-                raise InputError(complaint)
-            time.sleep(0.1)
-
-
-def _worth_a_line(record: logging.LogRecord) -> bool:
-    """On a terminal the stages speak for themselves; of Prefect's lines the run's address and trouble."""
-    if record.name.startswith(("prefect.flow_runs", "prefect.task_runs")):
-        return "View at" in record.getMessage()
-    return not record.name.startswith("prefect") or record.levelno >= logging.WARNING
-
-
-@flow(name="train", persist_result=False)
-def train(root: str = ".") -> State[Any]:
+@flow(name="train", flow_run_name=_named, persist_result=False)
+def train(root: str = ".", trigger: str = "", cause: str = "") -> State[Any]:
     """The whole line: every stage of dvc.yaml as a task run, and what it came to as an artifact.
 
     A stage that fails or is refused stops those that need it and no others: a refusal still gets its report.
+    `trigger` and `cause` say what started it and why; by default as far as Prefect or the environment knows.
     """
-    project = Path(root).resolve()
-    told: dict[str, State[Any]] = {}
+    project, began = Path(root).resolve(), time.monotonic()
+    server.hush()
+    context = FlowRunContext.get()
+    flow_run = context.flow_run if context else None
+    if not (project / "dvc.yaml").is_file():
+        return Failed(name=ENDINGS[MISTAKE], message=f"{project} is no project: dvc.yaml is not there. See `root`")
     try:
-        with dvc_cli.turn(project):
-            line = dag.load(project)
-            prefix = _key(str(load_yaml(project / "params.yaml").get("run", {}).get("name", "project")))
-            for stage in line:
-                parents = {p: told[p] for p in stage.parents if p in told}
-                needed = [p for p, state in parents.items() if not state.is_completed()]
-                good = [state for state in parents.values() if state.is_completed()]  # draws the graph's edges
-                named = run_stage.with_options(name=stage.name, task_run_name=stage.name)
-                told[stage.name] = named(str(project), stage.name, prefix, needed, wait_for=good, return_state=True)
+        with runs.recorded(project, "train", _trigger(flow_run, trigger, cause)) as record:
+            record.note(str(flow_run.id) if flow_run else "", PREFECT_API_URL.value() or "")
+            record.watch()
+            _tag(flow_run, project, record.record.trigger)
+            ending = _ended(project, began, record.record.trigger, flow_run.id if flow_run else None)
+            record.end(ending.code, ending.told, ending.ran)
     except InputError as error:
         return Failed(name=ENDINGS[MISTAKE], message=str(error))
-    create_markdown_artifact(_summary(project), key=f"{prefix}-summary", description="What the line came to")
-    return _ending(told)
+    if isinstance(ending.stop, TerminationSignal) and flow_run and flow_run.deployment_id:
+        raise ending.stop  # Prefect, which sent it, says how the run is to be shown
+    return ending.state
 
 
-def _ending(told: dict[str, State[Any]]) -> State[Any]:
-    for name, state in told.items():
-        if state.is_failed():
-            return Failed(name=state.name, message=f"{name}: {state.message}")
-    num_cached = sum(state.name == "Cached" for state in told.values())
-    return Completed(message=f"{len(told)} stages: {len(told) - num_cached} ran, {num_cached} unchanged")
+@dataclass(frozen=True)
+class Ending:
+    """How the flow ends."""
+
+    code: int
+    told: str
+    ran: tuple[str, ...] = ()
+    stop: BaseException | None = None
+
+    @property
+    def state(self) -> State[Any]:
+        """The same as Prefect shows it."""
+        if self.code == DONE:
+            return Completed(message=self.told)
+        kind = Cancelled if self.code in (INTERRUPTED, TERMINATED) else Failed
+        return kind(name=ENDINGS.get(self.code, ENDINGS[FAULT]), message=self.told)
+
+
+def _ended(project: Path, began: float, trigger: Trigger, flow_run_id: UUID | None) -> Ending:
+    """The line, and a word on how it ended whatever happens."""
+    walk = Walk(project)
+    try:
+        if project not in _CALLED:
+            line.checked(project)
+        limits = _limits(project)
+        with dvc_cli.turn(project), clones.turn(project), _posted(walk, flow_run_id):
+            ending = walk.through(limits, began)
+            if ending.code and not (project / "dvc.yaml").is_file():
+                return Ending(MISTAKE, _gone(project), walk.ran)
+            state = ending.state
+            summary = pages.summary(project, trigger, (state.name or "", ending.told), walk.rows)
+            walk.poster.put("markdown", "summary", summary, "What the line came to")
+            return ending
+    except InputError as error:
+        return Ending(MISTAKE, str(error), walk.ran)
+    except (KeyboardInterrupt, SystemExit, TerminationSignal) as stop:
+        return _stopped(stop, walk.ran)
+    except Exception as error:
+        if not (project / "dvc.yaml").is_file():
+            return Ending(MISTAKE, _gone(project), walk.ran)
+        get_run_logger().exception("a fault of ours")
+        return Ending(FAULT, f"a fault of ours, not of your input: {type(error).__name__}: {error}", walk.ran)
+
+
+def _gone(project: Path) -> str:
+    return f"{project} is gone: it was moved or removed while the line ran"
+
+
+def _stopped(stop: BaseException, ran: tuple[str, ...]) -> Ending:
+    if isinstance(stop, KeyboardInterrupt):
+        return Ending(INTERRUPTED, "interrupted; run again to go on from here", ran, stop)
+    return Ending(TERMINATED, "asked to end (SIGTERM); run again to go on from here", ran, stop)
+
+
+@contextmanager
+def _posted(walk: Walk, flow_run_id: UUID | None) -> Iterator[None]:
+    walk.line = dag.load(walk.project)
+    walk.poster = pages.Poster(flow_run_id, walk.prefix, len(walk.line))
+    token = _WALK.set(walk)
+    try:
+        yield
+    finally:
+        _WALK.reset(token)
+        walk.poster.end()
+
+
+class Walk:
+    """The line, stage by stage, each as a task run."""
+
+    poster: pages.Poster
+    steps: Followed
+
+    def __init__(self, project: Path) -> None:
+        self.project, self.prefix = project, pages.key_of(_project(project))
+        self.line: tuple[dag.Stage, ...] = ()
+        self.told: dict[str, State[Any]] = {}
+        self.ended: dict[str, Ended] = {}
+        self.rows: list[pages.Row] = []
+        self.stop: BaseException | None = None
+
+    @property
+    def ran(self) -> tuple[str, ...]:
+        """Stages whose own program ran."""
+        return tuple(name for name, ended in self.ended.items() if ended.ran)
+
+    def through(self, limits: Limits, began: float) -> Ending:
+        """All of it.
+
+        Raises:
+            DvcError: DVC itself could not do it.
+        """
+        self.poster.progress(0)
+        with followed(self.project, limits, began) as self.steps:
+            try:
+                for step in self.steps.steps():
+                    self._take(step)
+                    if self.stop is not None:
+                        return _stopped(self.stop, self.ran)
+            except TimeoutError:
+                return Ending(TIMED_OUT, self.steps.too_long, self.ran)
+        for left in [one.name for one in self.line if one.name not in self.told]:
+            self._take(Step(left, ()), "the run was ended before")
+        return self._ending()
+
+    def _take(self, step: Step, why_not: str = "") -> None:
+        stage = next(one for one in self.line if one.name == step.name)
+        parents = [self.told[p] for p in stage.parents if p in self.told]
+        good = [state for state in parents if state.is_completed()]  # draws the graph's edges
+        named = run_stage.with_options(name=step.name, task_run_name=step.name)
+        began = time.monotonic()
+        if self.project in _CALLED:
+            _CALLED[self.project] += 1
+        state = named(step.name, list(step.reasons), why_not, wait_for=good, return_state=True)
+        self.told[step.name] = state
+        self.rows.append(pages.Row(step.name, state.name or "", state.message or "", time.monotonic() - began))
+        self.poster.progress(len(self.told))
+        if not state.is_completed() and not why_not:
+            for waiting in dvc_cli.needing(self.line, [step.name]):
+                if waiting not in self.told:
+                    bad = [p for p in self._parents(waiting) if p in self.told and not self.told[p].is_completed()]
+                    self._take(Step(waiting, ()), f"it needs {', '.join(bad)}")
+
+    def _parents(self, name: str) -> tuple[str, ...]:
+        return next(one.parents for one in self.line if one.name == name)
+
+    def _ending(self) -> Ending:
+        for name, ended in self.ended.items():
+            if ended.code:
+                told = ended.told if ended.told.startswith(f"{name} ") else f"{name}: {ended.told}"
+                return Ending(ended.code, told, self.ran)
+        num_cached = sum(state.name == "Cached" for state in self.told.values())
+        told = f"{len(self.told)} stages: {len(self.told) - num_cached} ran, {num_cached} unchanged"
+        return Ending(DONE, told, self.ran)
+
+    def stage(self, step: Step) -> State[Any]:
+        """One stage, from within its task run."""
+        if step.reasons:
+            more = " ..." if step.reasons[3:] else ""
+            dvc_cli.say(f"{step.name}: to do, because {'; '.join(step.reasons[:3])}{more}")
+        try:
+            with gpu.turn(self.project, step.name) if step.reasons else nullcontext():
+                ended = self.steps.take(step, _to_prefect())
+        except (KeyboardInterrupt, SystemExit, TerminationSignal) as stop:
+            self.stop = stop
+            return Cancelled(name=ENDINGS[INTERRUPTED], message="interrupted; run again to go on from here")
+        self.ended[step.name] = ended
+        context = TaskRunContext.get()
+        pages.show_stage(self.poster, self.project, step.name, context.task_run.id if context else None)
+        if ended.code:
+            return Failed(name=ENDINGS.get(ended.code, ENDINGS[FAULT]), message=ended.told)
+        if not step.reasons:
+            return Completed(name="Cached", message="unchanged since dvc.lock was written")
+        if not ended.ran:
+            return Completed(name="Cached", message="outputs restored from DVC's cache")
+        return Completed(message="; ".join(step.reasons))
+
+
+_WALK: ContextVar[Walk] = ContextVar("walk")
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def run_stage(root: str, name: str, prefix: str, needed: list[str]) -> State[Any]:
-    """Run one stage through DVC if it is stale. `needed`: stages that it reads and that did not end well."""
-    if needed:
-        return Cancelled(name="Skipped", message=f"not run, because it needs {', '.join(needed)}")
-    project = Path(root)
-    try:
-        reasons = dvc_cli.stale(project, name).get(name, [])
-        if not reasons:
-            _show(project, name, prefix)
-            return Completed(name="Cached", message="unchanged since dvc.lock was written")
-        dvc_cli.say(f"{name}: to do, because {'; '.join(reasons[:3])}{' ...' if reasons[3:] else ''}")
-        outcome = dvc_cli.repro(project, name, on_line=_to_prefect())
-    except dvc_cli.DvcError as error:
-        return Failed(name=ENDINGS[MISTAKE], message=str(error))
-    _show(project, name, prefix)
-    if outcome.code:
-        return Failed(name=ENDINGS.get(outcome.code, ENDINGS[FAULT]), message=outcome.told)
-    if outcome.unchanged:
-        return Completed(name="Cached", message="outputs restored from DVC's cache")
-    return Completed(message="; ".join(reasons))
+def run_stage(name: str, reasons: list[str], why_not: str) -> State[Any]:
+    """Let DVC do one stage. `reasons`: what changed; `why_not`: it is not to run, and why."""
+    if why_not:
+        return Cancelled(name="Skipped", message=f"not run, because {why_not}")
+    return _WALK.get().stage(Step(name, tuple(reasons)))
 
 
 def _to_prefect() -> Callable[[str], None]:
     logger = get_run_logger()
-    return lambda line: logger.info("%s", line)
+    return lambda text: logger.info("%s", text)
 
 
-def _show(project: Path, name: str, prefix: str) -> None:
-    """Leave the stage's metrics and the places of its pages with Prefect."""
-    metrics = project / "artifacts" / name / "metrics.json"
-    if metrics.exists():
-        rows = [{"metric": metric, "value": value} for metric, value in read_json(metrics).items()]
-        create_table_artifact(rows, key=f"{prefix}-{_key(name)}-metrics", description=f"Metrics of {name}")
-    pages = sorted([*project.glob(f"artifacts/{name}/*.html"), *project.glob(f"reports/{name}/**/*.html")])
-    if len(pages) == 1:
-        text = pages[0].relative_to(project).as_posix()
-        create_link_artifact(pages[0].as_uri(), link_text=text, key=f"{prefix}-{_key(name)}-page")
-    elif pages:
-        links = "\n".join(f"- [{page.relative_to(project).as_posix()}]({page.as_uri()})" for page in pages)
-        create_markdown_artifact(links, key=f"{prefix}-{_key(name)}-pages", description=f"Pages of {name}")
+def _project(root: Path) -> str:
+    try:
+        return str(load_yaml(root / "params.yaml").get("run", {}).get("name", "project"))
+    except (InputError, AttributeError):
+        return root.name
 
 
-def _summary(project: Path) -> str:
-    from pipelines.summary import summarise
+def _limits(project: Path) -> Limits:
+    if not (project / "infra" / "operations.yaml").exists():
+        return Limits()
+    from pipelines import operations  # loads plugins
 
-    return "\n".join(f"    {line}" for line in summarise(project))
+    settings = operations.read(project).runs
+    return Limits(settings.max_stage_minutes, settings.max_run_hours)
 
 
-def _key(text: str) -> str:
-    """Prefect's keys are small letters, digits and dashes."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+def _trigger(flow_run: FlowRun | None, kind: str, cause: str) -> Trigger | None:
+    """What started it: as it was told; else what Prefect knows; None: what the environment tells.
+
+    Raises:
+        InputError: there is no such kind.
+    """
+    if kind:
+        if kind not in runs.KINDS:
+            raise InputError(f"trigger: {kind!r} is none. Known: {', '.join(runs.KINDS)}")
+        return Trigger(kind, cause=cause)
+    if flow_run is None or flow_run.deployment_id is None:
+        return None
+    if flow_run.auto_scheduled:
+        return Trigger("schedule", "Prefect", cause or "its deployment's schedule")
+    by = flow_run.created_by
+    automation = by is not None and by.type == "AUTOMATION"
+    who = (by.display_value or "") if by is not None else ""
+    return Trigger("event" if automation else "hand", who or "Prefect", cause)
+
+
+def _tag(flow_run: FlowRun | None, project: Path, trigger: Trigger) -> None:
+    """By which the run is found on Prefect's pages."""
+    wanted = [f"project: {_project(project)}", f"trigger: {trigger.kind}"]
+    if flow_run is not None and not set(wanted) <= set(flow_run.tags):
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(flow_run.id, tags=list(dict.fromkeys([*flow_run.tags, *wanted])))

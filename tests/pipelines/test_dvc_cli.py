@@ -8,25 +8,17 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import miniature
 import pytest
+from living import dvc_processes, runs, wait_until
 
 from components.params import load_yaml
 from pipelines import dag, dvc_cli, history
 
 LINE = ("ingest", "gate", "report", "export", "handoff")
 DVC = (sys.executable, "-m", "dvc")
-
-
-def wait_until(holds: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.02)
 
 
 def start(root: Path, *command: str) -> tuple[subprocess.Popen[str], int]:
@@ -39,19 +31,6 @@ def start(root: Path, *command: str) -> tuple[subprocess.Popen[str], int]:
     )  # fmt: skip
     wait_until(lambda: place.exists() and bool(place.read_text()))
     return process, int(place.read_text())
-
-
-def runs(pid: int) -> bool:
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return False
-
-
-def dvc_processes(root: Path) -> list[str]:
-    found = subprocess.run(["ps", "axo", "pid,args"], capture_output=True, text=True, check=True).stdout
-    pids = [line.split()[0] for line in found.splitlines() if "dvc" in line or "pipelines.stage" in line]
-    return [p for p in pids if Path(f"/proc/{p}/cwd").exists() and Path(f"/proc/{p}/cwd").resolve() == root]
 
 
 def test_the_line_of_this_repository_is_written_in_the_order_in_which_dvc_takes_it(repository: Path) -> None:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
 import sqlite3
+import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import miniature
 import pytest
+from living import dvc_processes, wait_until
+from living import runs as runs_still
 
 from components.contracts import InputError
-from pipelines import dag, dvc_cli
+from pipelines import dag, dvc_cli, runs
 
 LINE = ["ingest", "gate", "report", "export", "handoff"]
 
@@ -46,6 +53,21 @@ def last_run() -> tuple[Any, dict[str, Any]]:
     return flow_run, {t.name: t for t in sorted(tasks, key=lambda t: t.expected_start_time)}
 
 
+def run_of(flow_run_id: str) -> Any:
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        return client.read_flow_run(UUID(flow_run_id))
+
+
+def last_state() -> str:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.sorting import FlowRunSort
+
+    with get_client(sync_client=True) as client:
+        return str(client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=1)[0].state_name)
+
+
 def artifacts(flow_run: Any) -> dict[str, Any]:
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
@@ -70,9 +92,12 @@ def test_it_runs_the_line_and_leaves_the_record_of_a_plain_dvc_repro(
     assert states(tasks) == dict.fromkeys(LINE, "Completed")
     assert tasks["gate"].state.message == "it has no record in dvc.lock yet"
     left = artifacts(flow_run)
-    assert {f"mini-{name}-metrics" for name in LINE} | {"mini-report-page", "mini-summary"} == set(left)
-    assert '{"metric": "num_used", "value": 3.0}' in left["mini-ingest-metrics"].data
-    assert (new_project / "artifacts" / "report" / "index.html").as_uri() in left["mini-report-page"].data
+    assert {f"mini-{name}-metrics" for name in LINE} | {
+        "mini-report-pages", "mini-summary", "mini-progress",
+    } == set(left)  # fmt: skip
+    assert '{"metric": "num_used", "value": 3}' in left["mini-ingest-metrics"].data
+    assert (new_project / "artifacts" / "report" / "index.html").as_uri() in left["mini-report-pages"].data
+    assert left["mini-progress"].data == 100
     assert left["mini-ingest-metrics"].task_run_id == tasks["ingest"].id
     edges = {name: [one.id for one in task.task_inputs.get("wait_for", [])] for name, task in tasks.items()}
     assert edges["gate"] == [tasks["ingest"].id]
@@ -120,6 +145,107 @@ def test_a_mistake_ends_as_one_and_the_stages_lines_reach_prefect(flows: Any, fi
     with get_client(sync_client=True) as client:
         logs = client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow_run.id])))
     assert "ingest is reading" in [log.message for log in logs]
+
+
+def test_a_stage_that_takes_too_long_shows_as_timed_out(flows: Any, finished_project: Path) -> None:
+    miniature.turn_knob(finished_project, "pause: 0", "pause: 60")
+    (finished_project / "infra").mkdir(exist_ok=True)
+    settings = Path(__file__).parents[2] / "infra" / "operations.yaml"
+    text = settings.read_text("utf-8").replace("max_stage_minutes: null", "max_stage_minutes: 0.03")
+    (finished_project / "infra" / "operations.yaml").write_text(text)
+    code, told = flows.run(finished_project)
+    assert code == 124
+    assert "runs.max_stage_minutes in infra/operations.yaml" in told
+    flow_run, tasks = last_run()
+    assert flow_run.state_name == "TimedOut"
+    assert states(tasks) == {"ingest": "TimedOut", **dict.fromkeys(LINE[1:], "Skipped")}
+    assert runs.history(finished_project)[0].state == "timed_out"
+
+
+AS_PREFECT_CALLS_IT = """
+from pathlib import Path
+from pipelines.flows.train import train
+for words in (("{root}", "drift", "4 of 6 columns drifted"), ("{root}/data",), ("{root}", "whim")):
+    state = train(*words, return_state=True)
+    print(state.name, state.message, sep="|", flush=True)
+params = Path("params.yaml")
+params.write_text(params.read_text().replace("name: mini", "nmae: mini").replace("seed: 1", "seed: many"))
+state = train("{root}", return_state=True)
+print(state.name, state.message.splitlines()[0], sep="|")
+"""
+
+
+def test_as_a_deployment_it_checks_records_and_tells_who_started_it(flows: Any, finished_project: Path) -> None:
+    from prefect.settings import PREFECT_API_URL
+
+    environment = {**miniature.environment(), "PREFECT_API_URL": str(PREFECT_API_URL.value())}
+    command = [sys.executable, "-c", AS_PREFECT_CALLS_IT.format(root=finished_project)]
+    done = subprocess.run(
+        command, cwd=finished_project, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    told = done.stdout.splitlines()
+    assert told[0] == "Completed|5 stages: 0 ran, 5 unchanged"
+    assert told[1].startswith("Mistake|")
+    assert "is no project: dvc.yaml is not there" in told[1]
+    assert told[2].startswith("Mistake|trigger: 'whim' is none. Known: hand, schedule")
+    assert told[3] == "Mistake|params.yaml: 3 mistakes"
+    assert "Traceback" not in done.stderr
+    kept = runs.history(finished_project)
+    assert [one.state for one in kept] == ["mistake", "unchanged"]
+    assert (kept[1].trigger.kind, kept[1].trigger.cause) == ("drift", "4 of 6 columns drifted")
+    flow_run = run_of(kept[1].flow_run_id)
+    assert {"project: mini", "trigger: drift"} <= set(flow_run.tags)
+    assert "4 of 6 columns drifted" in artifacts(flow_run)["mini-summary"].data
+
+
+def test_a_project_that_is_removed_under_it_is_told(flows: Any, finished_project: Path) -> None:
+    miniature.turn_knob(finished_project, "pause: 0", "pause: 1")
+    pid = finished_project / "reports" / "ingest" / "pid"
+    pid.unlink()
+
+    def remove() -> None:
+        wait_until(pid.exists)
+        shutil.rmtree(finished_project, ignore_errors=True)
+
+    remover = threading.Thread(target=remove)
+    remover.start()
+    code, told = flows.run(finished_project)
+    remover.join()
+    assert code == 2
+    assert "is gone" in told
+    assert last_state() == "Mistake"
+
+
+@pytest.mark.parametrize(("wish", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_asked_to_stop_it_ends_everything_and_says_so(
+    flows: Any, finished_project: Path, wish: signal.Signals, code: int
+) -> None:
+    from prefect.settings import PREFECT_API_URL
+
+    miniature.turn_knob(finished_project, "pause: 0", "pause: 60")
+    place = finished_project / "reports" / "ingest" / "pid"
+    place.unlink()
+    environment = {**miniature.environment(), "PREFECT_API_URL": str(PREFECT_API_URL.value())}
+    command = [sys.executable, "-m", "pipelines", "run"]
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=finished_project, env=environment, text=True, **quiet) as process:
+        wait_until(lambda: place.exists() and bool(place.read_text()), 60)
+        stage = int(place.read_text())
+        process.send_signal(wish)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == code, told
+    assert "Traceback" not in told
+    assert not runs_still(stage)
+    assert not dvc_processes(finished_project)
+    flow_run, tasks = last_run()
+    assert (flow_run.state_name, flow_run.state.type.value) == ("Interrupted", "CANCELLED")
+    assert states(tasks) == {"ingest": "Interrupted", **dict.fromkeys(LINE[1:], "Skipped")}
+    assert runs.history(finished_project)[0].state == "interrupted"
+
+
+def test_no_stage_is_ever_retried(flows: Any) -> None:
+    assert flows.run_stage.retries == flows.train.retries == 0
 
 
 def test_a_server_that_does_not_answer_is_told(flows: Any, finished_project: Path) -> None:
