@@ -25,6 +25,9 @@ MONITOR = """Reads what is new in monitor.data (infra/operations.yaml), runs the
 bundle's reference profile, and judges it by monitor.rules. A failed rule retrains, if monitor.then says so, with the
 cause in the record of the run, unless the last retraining was too recent. The page is reports/monitor/index.html.
 
+Ends with 0 where no rule failed, or it led to a retraining that ended well; with 3 where a rule failed and nothing was
+done about it, or what was made is not fit to go live. Where nothing new has arrived, the last answer holds.
+
 examples:
   python -m pipelines monitor
   python -m pipelines monitor --only-look"""
@@ -49,7 +52,33 @@ BACKTEST = """Replays dated data: trains on what there was up to each date, and 
 The page is reports/backtest/index.html.
 
 example:
-  python -m pipelines backtest --date attribute.date --period month"""
+  python -m pipelines backtest --date date --period month --quick"""
+COMMENT = """For CI: markdown for a pull request, with the verdict, the gate's rules, the metrics against another
+commit, what ran, the training curve and the groups. `make ci-comment` writes it; infra/ci/post.py posts it.
+
+examples:
+  python -m pipelines comment
+  python -m pipelines comment --base origin/main --out comment.md --link report=https://ci.example/page"""
+SWEEP = """The same line for several settings side by side, each in a workspace of its own below .graftline/sweep, which
+is removed afterwards. DVC's cache is shared: what no setting changes is computed once, and a setting that was finished
+is not run again. How many run at a time, and where, stands in infra/operations.yaml, `fan_out` (threads, dask, ray).
+Settings are compared on the validation split; the table is in reports/sweep/. Nothing is applied.
+
+examples:
+  python -m pipelines sweep --over select.candidates --until evaluate
+  python -m pipelines sweep --over finetune.strategy --values '[{name: full, epochs: 3}, {name: lp_ft}]'
+  python -m pipelines sweep --changes settings.yaml
+
+settings.yaml:
+  - {name: small, set: {finetune.batch_size: 16}}
+  - {name: slow, set: {finetune.batch_size: 64, finetune.strategy: {name: full, epochs: 12}}}"""
+SCORE = """Every hash of the bundle is checked first, and its signature, as `predict` does. The input is a folder of
+files, or a file of lines (.txt, .jsonl). Its samples are cut into shards, which are labelled side by side as `fan_out`
+in infra/operations.yaml says, and gathered in the input's order: the same bytes however many shards.
+
+examples:
+  python -m pipelines score releases/digits-1.0.0 ~/pictures --out labels.csv --key PUBLIC.pem
+  python -m pipelines score artifacts/handoff/bundle mails.jsonl --out labels.parquet --shards 8 --unsigned"""
 SERVE = """Everything that one machine needs: Prefect's server on 127.0.0.1, the deployments and schedules of
 infra/prefect/prefect.yaml, and a watch for runs that died. Ends with Ctrl-C; run it by systemd or the like
 (infra/systemd) to have it back after a reboot.
@@ -82,18 +111,55 @@ def add_to(commands: Commands, here: Path) -> None:
     one.add_argument("which", metavar="VERSION", nargs="?", help=told)
     _about_a_place(one)
     one.add_argument("--key", metavar="PUBLIC.pem", help="public key of whom you trust; by default your own")
+    one.add_argument("--allow-older", action="store_true", help="take one that is older than the live one")
     one = commands.add("rollback", lambda a: rollback(here, a), "make the one before live again", ROLLBACK)
     _about_a_place(one)
     one.add_argument("--key", metavar="PUBLIC.pem", help="public key of whom you trust; by default your own")
+    one.add_argument("--to", metavar="VERSION", help="further back, to one that was live before")
     one = commands.add("deployed", lambda a: deployed(here, a), "what is live, since when, and what was before")
     one.add_argument("--json", action="store_true", help="print all of it as JSON")
     one = commands.add("prune", lambda a: prune(here, a), "remove what is too old to keep", PRUNE)
     one.add_argument("--dry-run", action="store_true", help="only tell what would be removed")
     one = commands.add("backtest", lambda a: backtest(here, a), "how fast does the model age?", BACKTEST)
-    one.add_argument("--date", metavar="COLUMN", help="the attribute that holds a sample's date")
+    one.add_argument("--date", metavar="COLUMN", required=True, help="the attribute that holds a sample's date")
     one.add_argument("--period", choices=("week", "month", "quarter", "year"), default="month", help="default: month")
+    numbers = {
+        "cuts": (4, "most models that are trained; default 4"),
+        "min-train": (100, "fewer samples before a date are too few to train on; default 100"),
+        "min-judged": (20, "a period with fewer samples is not judged; default 20"),
+    }
+    for name, (default, told) in numbers.items():
+        place = "max_cuts" if name == "cuts" else name.replace("-", "_")
+        one.add_argument(f"--{name}", dest=place, type=int, default=default, metavar="N", help=told)
+    one.add_argument("--quick", action="store_true", help="a linear probe in place of finetune.strategy")
+    one.add_argument("--keep", action="store_true", help="leave the clones, to look at what was trained")
+    one = commands.add("comment", lambda a: comment(here, a), "what differs from a commit, for a pull request", COMMENT)
+    one.add_argument("--base", metavar="COMMIT", help="compare with this one; by default the last")
+    one.add_argument("--out", metavar="FILE", help="write it there; by default it is printed")
+    one.add_argument("--link", metavar="TITLE=URL", action="append", default=[], help="where something is to be seen")
+    _about_many(commands, here)
     one = commands.add("serve", lambda a: serve(here, a), "schedules, events and the watch, on one machine", SERVE)
     one.add_argument("--port", type=int, default=4200, help="of Prefect's server, if one is started; default 4200")
+    told = "where it listens; default 127.0.0.1, another only with PREFECT_SERVER_API_AUTH_STRING set"
+    one.add_argument("--host", metavar="ADDRESS", default="127.0.0.1", help=told)
+
+
+def _about_many(commands: Commands, here: Path) -> None:
+    one = commands.add("sweep", lambda a: sweep(here, a), "try several settings side by side", SWEEP)
+    which = one.add_mutually_exclusive_group(required=True)
+    which.add_argument("--over", metavar="KEY", help="of params.yaml: one setting for each of --values, or of its list")
+    which.add_argument("--changes", metavar="FILE", help="a YAML list of {name: ..., set: {KEY: VALUE}}")
+    one.add_argument("--values", metavar="LIST", help="what KEY is set to, in YAML")
+    one.add_argument("--metric", default="validation.accuracy", help="larger is better; default validation.accuracy")
+    one.add_argument("--until", metavar="STAGE", help="only what this stage needs; by default the whole line")
+    one.add_argument("--keep", action="store_true", help="leave the workspaces, to look at what was made")
+    one = commands.add("score", lambda a: score(here, a), "label many samples with a bundle, in shards", SCORE)
+    one.add_argument("bundle", metavar="BUNDLE", help="as for predict")
+    one.add_argument("input", metavar="INPUT", help="a folder of files, or a file of lines")
+    one.add_argument("--out", metavar="FILE", required=True, help="a .jsonl, .csv or .parquet")
+    one.add_argument("--shards", type=int, default=1, metavar="N", help="default 1: without Prefect")
+    one.add_argument("--key", metavar="PUBLIC.pem", help="public key of whom you trust; by default your own")
+    one.add_argument("--unsigned", action="store_true", help="take a bundle that is not released")
 
 
 def _about_a_place(one: argparse.ArgumentParser) -> None:
@@ -128,7 +194,8 @@ def promote(root: Path, options: argparse.Namespace) -> int:
     """Another bundle goes live."""
     from pipelines.promote import promote as raise_up
 
-    print("\n".join(raise_up(root, options.which, options.environment, _key(options.key), options.because)))
+    asked = (options.which, options.environment, _key(options.key), options.because, options.allow_older)
+    print("\n".join(raise_up(root, *asked)))
     return 0
 
 
@@ -136,7 +203,7 @@ def rollback(root: Path, options: argparse.Namespace) -> int:
     """The bundle before goes live again."""
     from pipelines.promote import rollback as go_back
 
-    print("\n".join(go_back(root, options.environment, _key(options.key), options.because)))
+    print("\n".join(go_back(root, options.environment, _key(options.key), options.because, options.to)))
     return 0
 
 
@@ -158,16 +225,48 @@ def prune(root: Path, options: argparse.Namespace) -> int:
 
 def backtest(root: Path, options: argparse.Namespace) -> int:
     """Dated data, replayed."""
+    from pipelines import runs
+    from pipelines.backtest import Wish
     from pipelines.backtest import backtest as replay
 
-    return replay(root, options.date, options.period)
+    names = ("date", "period", "max_cuts", "min_train", "min_judged", "quick", "keep")
+    with runs.recorded(root, "backtest"):
+        return replay(root, Wish(**{name: getattr(options, name) for name in names}))
+
+
+def comment(root: Path, options: argparse.Namespace) -> int:
+    """A comment for a pull request."""
+    from pipelines.comment import comment as write
+
+    print("\n".join(write(root, options.base or None, Path(options.out) if options.out else None, options.link)))
+    return 0
+
+
+def sweep(root: Path, options: argparse.Namespace) -> int:
+    """Several settings side by side."""
+    from pipelines import runs
+    from pipelines.fan_out import Wish
+    from pipelines.fan_out import sweep as attempt
+
+    names = ("over", "values", "changes", "metric", "until", "keep")
+    with runs.recorded(root, "sweep"):
+        return attempt(root, Wish(**{name: getattr(options, name) for name in names}))
+
+
+def score(root: Path, options: argparse.Namespace) -> int:
+    """A bundle on many samples."""
+    from pipelines.shards import score as label_all
+
+    given = (options.bundle, Path(options.input), Path(options.out), options.shards, options.key, options.unsigned)
+    print("\n".join(label_all(root, *given)))
+    return 0
 
 
 def serve(root: Path, options: argparse.Namespace) -> int:
     """Schedules on this machine."""
     from pipelines.flows.serve import serve as keep_on
 
-    return keep_on(root, options.port)
+    return keep_on(root, options.port, options.host)
 
 
 def _key(given: str | None) -> Path | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from components import params
+from components import params, plugins
+from components.monitoring import figures
 from components.plugins import Choice, Family
 
 FILE = "infra/operations.yaml"
@@ -30,19 +31,27 @@ class Runs(params.Params):
 class Rule(params.Params):
     """One rule over what the monitor measured."""
 
-    metric: str = Field(pattern=r"^monitor\.[a-z0-9_]+$")
+    metric: str
     """monitor.<metric>."""
-    at_least: float | None = None
+    at_least: float | None = Field(default=None, strict=True, allow_inf_nan=False)
     """The metric must be so large."""
-    at_most: float | None = None
+    at_most: float | None = Field(default=None, strict=True, allow_inf_nan=False)
     """Or so small."""
     optional: bool = False
     """Holds where the metric could not be measured."""
 
+    @field_validator("metric")
+    @classmethod
+    def _is_measured(cls, value: str) -> str:
+        if told := figures.unknown(value):
+            raise ValueError(told)
+        return value
+
     @model_validator(mode="after")
     def _one_limit(self) -> Self:
         if (self.at_least is None) == (self.at_most is None):
-            raise ValueError("give one of at_least and at_most")
+            given = "neither" if self.at_least is None else "both"
+            raise ValueError(f"give exactly one of `at_least` and `at_most` for {self.metric} (given: {given})")
         return self
 
 
@@ -68,6 +77,14 @@ class Monitor(params.Params):
     then: Literal["nothing", "train", "release", "promote"]
     """What follows a failed rule; each includes the one before."""
 
+    @field_validator("columns", "embeddings")
+    @classmethod
+    def _kind(cls, choice: Choice, info: Any) -> Choice:
+        if info.field_name not in choice.load().KINDS:
+            fit = [n for n in plugins.names(choice.family) if info.field_name in plugins.load(choice.family, n).KINDS]
+            raise ValueError(f"{choice.name} does not compare {info.field_name}. Those that do: {', '.join(fit)}")
+        return choice
+
 
 class Promote(params.Params):
     """Section `promote`."""
@@ -76,6 +93,8 @@ class Promote(params.Params):
     """The pointer's name."""
     max_loss: float | None = Field(ge=0, le=1)
     """Most accuracy that the new one may lose to the live one."""
+    min_queries: int = Field(ge=1)
+    """Real test samples that the infra blessing must have asked."""
     keep_releases: int = Field(ge=1)
     """Newest releases that are kept, besides live and previous ones."""
 
@@ -102,12 +121,30 @@ class Notify(params.Params):
     """What is worth a notice."""
 
 
+class FanOut(params.Params):
+    """Section `fan_out`."""
+
+    runner: Literal["threads", "dask", "ray"]
+    """Which of Prefect's task runners has tasks side by side."""
+    workers: int = Field(ge=1, le=1024)
+    """How many, where none is named by `address`."""
+    address: str | None
+    """Of a scheduler of dask, or a cluster of ray; None: a local one, for this flow."""
+
+    @model_validator(mode="after")
+    def _where(self) -> Self:
+        if self.address is not None and self.runner == "threads":
+            raise ValueError("threads have no address: set it to null, or the runner to dask or ray")
+        return self
+
+
 SECTIONS: dict[str, type[params.Params]] = {
     "runs": Runs,
     "monitor": Monitor,
     "promote": Promote,
     "keep": Keep,
     "notify": Notify,
+    "fan_out": FanOut,
 }
 
 
@@ -120,6 +157,7 @@ class Operations:
         self.promote = cast(Promote, typed["promote"])
         self.keep = cast(Keep, typed["keep"])
         self.notify = cast(Notify, typed["notify"])
+        self.fan_out = cast(FanOut, typed["fan_out"])
 
 
 def read(root: Path) -> Operations:
@@ -129,3 +167,15 @@ def read(root: Path) -> Operations:
         ParamsError: with every mistake at once.
     """
     return Operations(params.read(root / FILE, SECTIONS))
+
+
+def fan_out(root: Path) -> FanOut:
+    """Its section alone: the others name plugins, and those load libraries that are not needed for it.
+
+    Raises:
+        ParamsError: with every mistake of the whole file, where this section has one.
+    """
+    try:
+        return FanOut.model_validate(params.load_yaml(root / FILE).get("fan_out"))
+    except ValueError:
+        return read(root).fan_out
