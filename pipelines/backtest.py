@@ -220,7 +220,8 @@ def _write(
     ages = aging.by_age(cells, level)
     headline = aging.headline(ages, wish.period)
     notes = [
-        f"Intervals: {level:.0%}, Wilson's; losses by Newcombe's difference.",
+        f"Intervals: {level:.0%}, Wilson's; losses by Newcombe's difference, at a level that holds for "
+        "all ages together (Bonferroni).",
         "Copies of training samples are not judged. A label that the model could not know counts as wrong.",
         f"Periods with fewer than {wish.min_judged} samples are left out.",
         f"Trained by {'a linear probe' if wish.quick else load_yaml(root / 'params.yaml')['finetune']['strategy']}.",

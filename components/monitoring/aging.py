@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 LETTERS = {"week": "W", "month": "M", "quarter": "Q", "year": "Y"}
 SHARE_WITHOUT_DATE = 0.5
+MIN_A_LABEL = 5
 PERIOD = "period"
 
 
@@ -53,7 +54,8 @@ class Age:
     num_cuts: int
     accuracy: Interval
     loss: Interval | None
-    """Accuracy of the same cuts at age 0 minus that at this age; None at age 0, or where none was judged then."""
+    """Accuracy of the same cuts at age 0 minus that at this age, at a level that holds for all ages together
+    (Bonferroni); None at age 0, or where none was judged then."""
 
 
 def dated(manifest: pd.DataFrame, column: str, period: str) -> tuple[pd.DataFrame, int]:
@@ -89,7 +91,7 @@ def dated(manifest: pd.DataFrame, column: str, period: str) -> tuple[pd.DataFram
 
 def cuts(table: pd.DataFrame, most: int, min_train: int) -> tuple[Any, ...]:
     """At most so many boundaries, evenly spread: the first periods of which the model knows nothing. Before each lie
-    at least `min_train` samples of two labels or more.
+    at least `min_train` samples, MIN_A_LABEL or more of each of two labels.
 
     Raises:
         InputError: there is none.
@@ -98,12 +100,12 @@ def cuts(table: pd.DataFrame, most: int, min_train: int) -> tuple[Any, ...]:
     good = []
     for one in every[1:]:
         before = table[table[PERIOD] < one]
-        if len(before) >= min_train and before["label"].nunique() > 1:
+        if len(before) >= min_train and (before["label"].value_counts() >= MIN_A_LABEL).sum() > 1:
             good.append(one)
     if not good:
         raise InputError(
-            f"no date has {min_train} labelled samples of two labels before it and a period after it "
-            f"({len(table)} samples in {len(every)} periods); take a shorter --period, or a smaller --min-train"
+            f"no date has {min_train} labelled samples, {MIN_A_LABEL} of each of two labels, before it and a period after "
+            f"it ({len(table)} samples in {len(every)} periods); take a shorter --period, or a smaller --min-train"
         )
     places = np.unique(np.linspace(0, len(good) - 1, min(most, len(good))).round().astype(int))
     return tuple(good[i] for i in places)
@@ -144,12 +146,14 @@ def cell(cut: Any, period: Any, right: np.ndarray, unknown: np.ndarray, level: f
 def by_age(cells: Sequence[Cell], level: float) -> list[Age]:
     """Accuracy and loss at each age, all cuts together."""
     found: list[Age] = []
-    for age in sorted({one.age for one in cells}):
+    ages = sorted({one.age for one in cells})
+    sure = 1 - (1 - level) / max(1, len(ages) - 1)  # Bonferroni: no age is looked at without the others
+    for age in ages:
         own = [one for one in cells if one.age == age]
         accuracy = _pooled(own, level)
         names = {one.cut for one in own}
         young = [one for one in cells if one.age == 0 and one.cut in names]
-        loss = difference(_pooled(young, level), accuracy) if age and young else None
+        loss = difference(_pooled(young, sure), _pooled(own, sure)) if age and young else None
         found.append(Age(age, sum(one.num for one in own), len(names), accuracy, loss))
     return found
 
@@ -173,7 +177,10 @@ def headline(ages: Sequence[Age], period: str) -> str:
         return f"{start}. No evidence that it ages within {last.age} {period}s{bound}."
     one = worse[0]
     assert one.loss is not None
-    limits = f"{one.loss.low * 100:.1f} to {one.loss.high * 100:.1f}, {one.loss.level:.0%} interval"
+    limits = f"{one.loss.low * 100:.1f} to {one.loss.high * 100:.1f}"
     told = f"it has lost {one.loss.value * 100:.1f} points ({limits}) at age {one.age}"
-    end = "" if last is one or last.loss is None else f", and {last.loss.value * 100:.1f} points at age {last.age}"
-    return f"{start}; {told}{end}. Retrain before that."
+    if last is one or last.loss is None:
+        return f"{start}; {told}. Retrain before that."
+    if last.loss.low > 0:
+        return f"{start}; {told}, and {last.loss.value * 100:.1f} at age {last.age}. Retrain before that."
+    return f"{start}; {told}, but at age {last.age} there is no evidence of a loss. Look at the periods one by one."

@@ -71,7 +71,16 @@ def test_ages_are_pooled_over_cuts_and_the_loss_is_newcombes() -> None:
     # Newcombe, Statistics in Medicine 17, 1998, table II, method 10: 56/70 against 48/80
     assert loss is not None
     assert (loss.value, loss.low, loss.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=1e-4)
-    assert "lost 20.0 points (5.2 to 33.4, 95% interval) at age 3" in aging.headline(ages, "month")
+    assert "lost 20.0 points (5.2 to 33.4) at age 3" in aging.headline(ages, "month")
+
+
+def test_an_age_that_is_no_worse_after_one_that_is_makes_nobody_retrain() -> None:
+    ages = aging.by_age(cells((0, 900, 1000), (1, 30, 60), (2, 92, 100)), 0.95)
+    assert ages[1].loss is not None
+    assert ages[1].loss.level == pytest.approx(0.975)
+    assert ages[1].accuracy.level == 0.95
+    told = aging.headline(ages, "month")
+    assert "at age 1, but at age 2 there is no evidence of a loss" in told
 
 
 def test_no_evidence_is_said_as_such() -> None:
