@@ -105,7 +105,7 @@ def cuts(table: pd.DataFrame, most: int, min_train: int) -> tuple[Any, ...]:
     if not good:
         raise InputError(
             f"no date has {min_train} labelled samples, {MIN_A_LABEL} of each of two labels, before it and a period "
-            f"after it ({len(table)} samples in {len(every)} periods); take a shorter --period, or a smaller --min-train"
+            f"after it ({len(table)} samples in {len(every)} periods); take a shorter --period or a smaller --min-train"
         )
     places = np.unique(np.linspace(0, len(good) - 1, min(most, len(good))).round().astype(int))
     return tuple(good[i] for i in places)
