@@ -63,8 +63,13 @@ lock: setup      ## renew the locks after pyproject.toml changed
 	python infra/extras/make_locks.py
 	@$(MAKE) --no-print-directory setup && python -m pipelines.libraries
 
+# Of .graftline: what runs and notices tell, what serve and the monitor remember, and files that somebody may hold locked.
+KEPT := runs notices.jsonl notices.lock prefect prefect-server.log monitor run.lock serve.json watch.json locks
+
 clean:           ## remove what runs left, but not their records (artifacts can be had again from DVC's cache: dvc checkout)
-	rm -rf artifacts/.building reports; find .graftline -mindepth 1 -maxdepth 1 ! -name runs ! -name notices.jsonl ! -name prefect -exec rm -rf {} + 2>/dev/null || true
+	@if [ -e .graftline/run.lock ] && command -v flock > /dev/null && ! flock --nonblock .graftline/run.lock true; then \
+	  echo "A run works here; clean when it has ended (python -m pipelines runs)"; exit 2; fi
+	rm -rf artifacts/.building reports; [ ! -d .graftline ] || find .graftline -mindepth 1 -maxdepth 1 $(patsubst %,! -name '%',$(KEPT)) -exec rm -rf {} +
 
 remote: setup    ## what DVC needs for a store in a cloud: make remote KIND=s3 (or gs, azure)
 	@test -f infra/extras/dvc-$(KIND).lock || { echo "make remote KIND=NAME, one of: s3 gs azure"; exit 2; }

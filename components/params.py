@@ -59,6 +59,40 @@ def _detail(error: Any, names: list[str]) -> InitErrorDetails:
     return InitErrorDetails(type=told, loc=loc, input=error["input"])
 
 
+class Limited(Params):
+    """A metric and exactly one limit for it: what a rule of the gate and one of the monitor share."""
+
+    metric: str
+    """<stage>.<metric>"""
+    at_least: float | None = Field(default=None, strict=True, allow_inf_nan=False)
+    """The smallest value that passes."""
+    at_most: float | None = Field(default=None, strict=True, allow_inf_nan=False)
+    """The largest value that passes."""
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> Self:
+        if (self.at_least is None) == (self.at_most is None):
+            given = "neither" if self.at_least is None else "both"
+            raise ValueError(f"give exactly one of `at_least` and `at_most` for {self.metric} (given: {given})")
+        return self
+
+    @property
+    def limit(self) -> float:
+        """The limit, whichever side it is on."""
+        limit = self.at_least if self.at_least is not None else self.at_most
+        assert limit is not None, "one of the two is there"
+        return float(limit)
+
+    @property
+    def side(self) -> str:
+        """at_least or at_most."""
+        return "at_least" if self.at_least is not None else "at_most"
+
+    def title(self) -> str:
+        """'evaluate.accuracy_low at least 0.95'"""
+        return f"{self.metric} {self.side.replace('_', ' ')} {self.limit:.12g}"
+
+
 class Run(Params):
     """Section `run`: what holds for every stage."""
 

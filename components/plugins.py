@@ -90,6 +90,18 @@ def choose(family: str, spec: str | dict[str, Any]) -> Choice:
     return Choice(family, spec["name"], module.Params.model_validate(options))
 
 
+def comparing(kind: str, choice: Choice) -> Choice:
+    """A detector that compares this kind of thing, `columns` or `embeddings`.
+
+    Raises:
+        ValueError: it does not; the message lists those of its family that do.
+    """
+    if kind not in choice.load().KINDS:
+        fit = [name for name in names(choice.family) if kind in load(choice.family, name).KINDS]
+        raise ValueError(f"{choice.name} does not compare {kind}. Those that do: {', '.join(fit)}")
+    return choice
+
+
 @dataclass(frozen=True)
 class Family:
     """Marks a field of a section as a choice among the plugins of a family."""

@@ -44,6 +44,16 @@ def named(root: Path, path: Path) -> str:
     return (path.relative_to(root) if inside else path).as_posix()
 
 
+def must_give(source: ModuleType, task: ModuleType, key: str) -> None:
+    """Raises InputError where a source does not give what the task needs; `key` says where it is chosen."""
+    if lacking := sorted(set(task.INPUTS) - set(source.INPUTS)):
+        name, needing = (module.__name__.rpartition(".")[2] for module in (source, task))
+        raise InputError(
+            f"{key}: {name} gives {', '.join(source.INPUTS)}, but run.task {needing} needs {', '.join(lacking)}. "
+            "Choose another source."
+        )
+
+
 def inspected(
     found: Sequence[Found], task: ModuleType, job: Job, threads: int
 ) -> Iterator[tuple[Found, dict[str, str], Any]]:

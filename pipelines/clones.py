@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,7 +27,8 @@ TURNS = "turns"
 """In that: the locks that are held."""
 PROJECTS = "projects"
 """In that: a file a project that uses the cache."""
-_HELD: set[Path] = set()
+_HELD: set[tuple[Path, int]] = set()
+"""Lock and thread: another thread of this process waits like another process."""
 
 
 @contextmanager
@@ -39,19 +41,19 @@ def turn(root: Path) -> Iterator[None]:
     """
     root = root.resolve()
     path = cache(root) / FOLDER / TURNS / f"{key(root)}.lock"
-    if path in _HELD:
+    mine = (path, threading.get_ident())
+    if mine in _HELD:
         yield
         return
-    note(root)
     handle = _take(path, root)
     if handle is None:
         yield
         return
-    _HELD.add(path)
+    _HELD.add(mine)
     try:
         yield
     finally:
-        _HELD.discard(path)
+        _HELD.discard(mine)
         path.unlink(missing_ok=True)
         handle.close()
 
@@ -91,27 +93,55 @@ def cache(root: Path) -> Path:
     return found.resolve()
 
 
-def known(place: Path) -> list[Path]:
-    """The projects that were noted to use the cache in that folder, and are still there."""
-    found = []
+def known(place: Path) -> dict[Path, Path]:
+    """The projects that were noted to use the cache in that folder -> the file of the note. Whether they can be seen
+    now is `seen`'s matter: the disk of one may not be mounted, or its path be that of another container."""
+    found = {}
     for note in sorted((place / FOLDER / PROJECTS).glob("*")):
-        project = Path(note.read_text("utf-8", "surrogateescape"))
-        if (project / ".dvc").is_dir():
-            found.append(project)
+        with suppress(OSError):
+            found[Path(os.fsdecode(note.read_bytes()))] = note
     return found
 
 
+def seen(project: Path) -> bool:
+    """Whether it is a project, here and now."""
+    try:
+        return (project / ".dvc").is_dir()
+    except OSError:
+        return False
+
+
+def over(project: Path) -> bool:
+    """Whether it is surely gone for good: the workspace of a sweep or a backtest, in a project that can be seen."""
+    if ".graftline" not in project.parts or seen(project):
+        return False
+    return seen(Path(*project.parts[: project.parts.index(".graftline")]))
+
+
 def note(root: Path) -> None:
-    """Leave word in the cache that this project uses it, so that who prunes it keeps what this one needs."""
+    """Leave word in a cache that lies elsewhere that this project uses it, so that who prunes it keeps what this one
+    needs."""
     root = root.resolve()
-    name = hashlib.sha256(os.fsencode(root)).hexdigest()[:24]
-    path = cache(root) / FOLDER / PROJECTS / name
+    place = cache(root)
+    if place == (root / ".dvc" / "cache").resolve():
+        return  # who moves such a project moves its cache
+    path = _note(place, root)
     try:
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(path, os.fsencode(root))
     except OSError as error:
         print(f"The cache cannot hold a note of this project: {error.strerror} ({path})", file=sys.stderr)
+
+
+def forget(place: Path, project: Path) -> None:
+    """Take back the note of a project that is gone, from the cache in that folder."""
+    with suppress(OSError):
+        _note(place, project.resolve()).unlink(missing_ok=True)
+
+
+def _note(place: Path, project: Path) -> Path:
+    return place / FOLDER / PROJECTS / hashlib.sha256(os.fsencode(project)).hexdigest()[:24]
 
 
 def _take(path: Path, root: Path) -> IO[str] | None:

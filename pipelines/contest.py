@@ -37,8 +37,9 @@ ROUNDING = 1e-9
 def held(root: Path, new: Path, old: Path, max_loss: float) -> str:
     """What was compared and found.
 
-    The difference itself decides, and its interval says how sure that is: to ask for its lower end would, with test
-    splits of hundreds of samples, refuse the very same model; to ask for its upper end would let points go by unseen.
+    The difference measured decides, and its interval is told, which says how sure that is: to ask for its lower end
+    would, with test splits of hundreds of samples, refuse the very same model; to ask for its upper end would let
+    points go by unseen.
 
     Raises:
         Refused: it loses more, or what it would be compared by was not measured.

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines import dvc_cli, processes, staleness
-from pipelines.dvc_cli import DONE, FAULT, MISTAKE, TIMED_OUT, DvcError
+from pipelines import dvc_cli, outcomes, processes, staleness
+from pipelines.limits import Clock, Limits
+from pipelines.outcomes import DONE, FAULT, MISTAKE, TIMED_OUT
+from pipelines.staleness import DvcError
 
 _WORKER = Path(__file__).with_name("dvc_worker.py")
 
@@ -41,20 +43,11 @@ class Ended:
     """Its own program ran; else it was unchanged, or came from DVC's cache."""
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Beyond which all is ended; infra/operations.yaml, section `runs`."""
-
-    max_stage_minutes: float | None = None
-    max_run_hours: float | None = None
-
-
 class Followed:
     """The line as it goes; steps must be taken, each to its end, in the order in which they come."""
 
-    def __init__(self, root: Path, companion: processes.Companion, limits: Limits, began: float) -> None:
-        self._root, self._companion, self._limits = root, companion, limits
-        self._run_until = began + limits.max_run_hours * 3600 if limits.max_run_hours else None
+    def __init__(self, root: Path, companion: processes.Companion, limits: Limits) -> None:
+        self._root, self._companion, self.clock = root, companion, Clock(limits)
         self._well = True
 
     def steps(self) -> Iterator[Step]:
@@ -64,53 +57,46 @@ class Followed:
             DvcError: DVC itself could not do it.
             TimeoutError: the run takes longer than it may; everything is ended.
         """
-        while said := self._hear(None, self._run_until):
+        while said := self._hear(None):
             name = _name(said["stage"])
             told = staleness.reasons(self._root, {name: said["changed"]}) if said["changed"] else {}
             yield Step(name, tuple(told.get(name, ())))
         if self._well:  # it did not end because a stage did not end well
             code, text = self._companion.end()
             if code:
-                raise DvcError(f"DVC: {dvc_cli.death(code) if code < 0 else dvc_cli.last_words(text, code)}")
+                raise DvcError(f"DVC: {outcomes.death(code) if code < 0 else outcomes.last_words(text, code)}")
 
     def take(self, step: Step, on_line: Callable[[str], None] | None = None) -> Ended:
         """Let DVC do it, and wait; `on_line` gets each line that the stage prints."""
-        began, since = time.monotonic(), time.time()
-        minutes = self._limits.max_stage_minutes
-        limits = [(began + minutes * 60, _too_long(step.name, "runs.max_stage_minutes", minutes))] if minutes else []
-        limits += [(self._run_until, self.too_long)] if self._run_until else []
-        until, complaint = min(limits, default=(None, ""))
+        since = time.time()
+        self.clock.begin(step.name)
         self._companion.tell("go")
         try:
-            said = self._hear(on_line, until)
+            said = self._hear(on_line)
         except TimeoutError:
             self._well = False
-            return Ended(TIMED_OUT, complaint)
-        ended = self._judged(said, dvc_cli.status_of(self._root, step.name, since))
+            return Ended(TIMED_OUT, self.clock.told)
+        self.clock.begin()
+        ended = self._judged(said, outcomes.status_of(self._root, step.name, since))
         self._well &= ended.code == DONE
         return ended
-
-    @property
-    def too_long(self) -> str:
-        """What to tell of a run that took longer than it may."""
-        return _too_long("the run", "runs.max_run_hours", self._limits.max_run_hours)
 
     def _judged(self, said: dict[str, Any] | None, status: dict[str, Any] | None) -> Ended:
         if said is None:
             code, text = self._companion.end()
-            told = dvc_cli.death(code) if code < 0 else dvc_cli.last_words(text, code)
+            told = outcomes.death(code) if code < 0 else outcomes.last_words(text, code)
             return Ended(FAULT if code < 0 else MISTAKE, f"DVC: {told}", status is not None)
         if "why" not in said:
             return Ended(ran=status is not None)
         if status and status.get("exit_code"):
             return Ended(status["exit_code"], status["told"], True)
-        if died := dvc_cli.DIED.fullmatch(said["why"]):
-            return Ended(FAULT, dvc_cli.death(int(died[2])), True)
+        if died := outcomes.DIED.fullmatch(said["why"]):
+            return Ended(FAULT, outcomes.death(int(died[2])), True)
         return Ended(MISTAKE, f"DVC: {said['why']}")
 
-    def _hear(self, on_line: Callable[[str], None] | None, until: float | None) -> dict[str, Any] | None:
+    def _hear(self, on_line: Callable[[str], None] | None) -> dict[str, Any] | None:
         try:
-            return self._companion.hear(on_line, until)
+            return self._companion.hear(on_line, self.clock.until)
         except TimeoutError:
             self._companion.stop()
             raise
@@ -118,11 +104,6 @@ class Followed:
 
 def _name(address: str) -> str:
     return address.rsplit(":", 1)[-1]
-
-
-def _too_long(what: str, key: str, limit: float | None) -> str:
-    unit = key.rpartition("_")[2]
-    return f"{what} took longer than {limit:g} {unit} ({key} in infra/operations.yaml), and was ended"
 
 
 _STARTED: dict[Path, processes.Companion] = {}
@@ -141,15 +122,14 @@ def started(root: Path) -> Iterator[None]:
 
 
 @contextmanager
-def followed(root: Path, limits: Limits, began: float | None = None) -> Iterator[Followed]:
-    """DVC on the whole line. `began`: when the run did, by time.monotonic(); by default now."""
+def followed(root: Path, limits: Limits) -> Iterator[Followed]:
+    """DVC on the whole line. The run's time begins once it is this project's turn."""
     root = root.resolve()
-    began = time.monotonic() if began is None else began
     if waiting := _STARTED.pop(root, None):
-        yield Followed(root, waiting, limits, began)
+        yield Followed(root, waiting, limits)
         return
     with dvc_cli.turn(root), _worker(root) as companion:
-        yield Followed(root, companion, limits, began)
+        yield Followed(root, companion, limits)
 
 
 def _worker(root: Path) -> AbstractContextManager[processes.Companion]:

@@ -2,12 +2,14 @@
 
 It is a session of its own, so that what ends the run's process group does not end it. It holds one end of a pipe whose
 other end only the run has: when the run ends its record it closes the pipe, and when it dies the kernel does. So the
-keeper sleeps in between, and costs nothing. It imports nothing but what comes with Python, holds no lock and no
-descriptor of the run, and its working folder is /, so that it is in nobody's way.
+keeper sleeps in between, but for a touch of the lease's file every five minutes, and costs nothing. It imports nothing
+but what comes with Python, holds no lock and no descriptor of the run, and its working folder is /, so that it is in
+nobody's way.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -16,6 +18,8 @@ import time
 from collections.abc import Mapping
 
 _WITHIN = "import os, sys; os.closerange(3, 4096); os.chdir(sys.argv[1]); os.execv(sys.argv[2], sys.argv[2:])"
+SIGN = 300
+"""Seconds between two signs of life, for those on other machines."""
 _STARTED: set[int] = set()
 """Processes that we started and did not collect yet."""
 
@@ -56,8 +60,9 @@ def spawn(command: list[str], besides: Mapping[str, str], log: str, given: int |
     out = (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     into = (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)
     actions = [(os.POSIX_SPAWN_DUP2, given, 0) if given is not None else into, out, (os.POSIX_SPAWN_DUP2, 1, 2)]
-    # What a run of Prefect has in its environment would make ours take itself for that one.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT__")}
+    # What a run of Prefect has in its environment would make ours take itself for that one, or for serve's child.
+    not_its = ("PREFECT__", "GRAFTLINE_SERVED")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(not_its)}
     environment |= besides
     heard = (signal.SIGINT, signal.SIGPIPE)  # a shell or Python may have them ignored
     pid = os.posix_spawn(
@@ -90,11 +95,13 @@ def _keep(record: str, root: str, pid: int, log: str, resume: bool) -> None:
     for descriptor in (0, handle):
         if descriptor is not None:
             waiting.register(descriptor, select.POLLIN | select.POLLHUP)
-    waiting.poll()
+    while not waiting.poll(SIGN * 1000):
+        _sign(record)
     how = _how(handle) if _is_open(record) else ""
     while _is_open(record) and _lives(pid, handle):
+        _sign(record)
         time.sleep(1)  # somebody closed the run's descriptors, and it goes on
-    if not _is_open(record):
+    if not _is_open(record) and not _is_left(record, resume):
         return
     command = [sys.executable, "-m", "pipelines", "reap", *(["--resume"] if resume else [])]
     try:
@@ -108,15 +115,32 @@ def _keep(record: str, root: str, pid: int, log: str, resume: bool) -> None:
     os.execve(command[0], command, {**os.environ, "GRAFTLINE_DEATH": f"{name} {how}".strip()})
 
 
+def _sign(record: str) -> None:
+    with contextlib.suppress(OSError):  # the run just ended, or the project is gone
+        os.utime(record.removesuffix(".json") + ".alive")
+
+
 def _is_open(record: str) -> bool:
     """Whether the run's record is there and not ended."""
+    return _read(record).get("ended", 0) is None
+
+
+def _is_left(record: str, resume: bool) -> bool:
+    """Whether somebody else marked it as crashed already, and left it at that."""
+    told = _read(record)
+    todo = not told.get("noticed", True) or (resume and not told.get("resumed_by", "-"))
+    return told.get("state") == "crashed" and todo
+
+
+def _read(record: str) -> dict[str, object]:
     import json
 
     try:
         with open(record, encoding="utf-8") as handle:
-            return json.load(handle)["ended"] is None
-    except (OSError, ValueError, LookupError, TypeError):
-        return False
+            told = json.load(handle)
+    except (OSError, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 def _handle(pid: int) -> int | None:

@@ -22,6 +22,7 @@ def run(root: Path, record: bool, because: str = "") -> int:
             if not record and _nothing_to_do(root):
                 current.end(0, "nothing to do", ())
                 return 0
+            current.watch()
             if quick:
                 checked(root)
             from pipelines import followed
@@ -45,6 +46,7 @@ def repro(root: Path, stage: str | None, because: str = "") -> int:
             if stage is None and _nothing_to_do(root):
                 current.end(0, "nothing to do", ())
                 return 0
+            current.watch()
             if quick:
                 checked(root, stage)
             with clones.turn(root):
@@ -104,13 +106,12 @@ def show_plugins() -> int:
 
 @contextmanager
 def _recorded(root: Path, how: tuple[str, ...], because: str) -> Iterator[runs.Current]:
-    """A record of the run of `train`, and a keeper beside it."""
+    """A record of the run of `train`; a keeper is for when there is work."""
     from pipelines import runs
 
     if not (root / "dvc.yaml").is_file():
         checked(root)  # says that this is no project, and leaves nothing in it
-    with runs.recorded(root, "train", runs.guess_trigger(because), how) as current:
-        current.watch()
+    with runs.recorded(root, "train", runs.guess_trigger(because), how, watched=False) as current:
         yield current
 
 

@@ -13,6 +13,8 @@ from components.contracts import InputError, Refused
 from pipelines import bundles, pointer
 from pipelines.pointer import Entry
 
+SETTINGS = "infra/operations.yaml"
+
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -149,12 +151,25 @@ def digest(folder: Path) -> str:
 
 
 def environment_of(root: Path, asked: str | None) -> str:
-    """The one that was asked for, or promote.environment."""
+    """The one that was asked for, or promote.environment: no other key is looked at, as going back is for emergencies.
+
+    Raises:
+        InputError: none was asked for, and the settings do not tell it.
+    """
     if asked:
         return pointer.checked(asked)
-    from pipelines import operations
+    from components.params import load_yaml
 
-    return operations.read(root).promote.environment
+    try:
+        told = load_yaml(root / SETTINGS).get("promote")
+        return pointer.checked(str(told["environment"] if isinstance(told, dict) else None))
+    except (InputError, KeyError) as error:
+        why = error if isinstance(error, InputError) else "it has no promote.environment"
+        known = ", ".join(pointer.environments(root)) or "none yet"
+        raise InputError(
+            f"{SETTINGS} does not tell which environment ({why}). "
+            f"Name it: --environment NAME. These have a live bundle: {known}"
+        ) from None
 
 
 def _key_if_any(key: Path | None) -> Ed25519PublicKey | None:

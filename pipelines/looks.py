@@ -21,6 +21,8 @@ FOLDER, REPORTS = ".graftline/monitor", "reports/monitor"
 MOST_MARKS = 500_000
 """Of one bundle: 17 bytes each."""
 MOST_BUNDLES, MOST_LOOKS = 4, 500
+MENDABLE = (1, 2, 124)
+"""Exit codes of a retraining that is tried again: a full disk is emptied, what lies about is committed."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,15 @@ class Looked:
     """What was done, or why nothing."""
     retraining: str = ""
     """The retraining that was begun for it and has not come to an end: its run of the monitor."""
-    noticed: bool = False
-    """A notice was given."""
+    goes: tuple[float, ...] = ()
+    """When retrainings were begun, for this finding and those before, however they ended: seconds since 1970."""
+    held: str = ""
+    """Why it was not retrained, as the last notice told."""
+
+    @property
+    def begun(self) -> bool:
+        """A retraining was begun for it and left something to do: it died, or what ended it may be mended."""
+        return bool(self.retraining) or self.code in MENDABLE
 
     @property
     def cause(self) -> str:
@@ -77,7 +86,7 @@ def load(root: Path) -> State | None:
     """The last state; None where there is none that can be read."""
     try:
         raw = read_json(root / FOLDER / "state.json")
-        told = {**raw["looked"], "failed": tuple(raw["looked"]["failed"])}
+        told = {**raw["looked"], **{name: tuple(raw["looked"][name]) for name in ("failed", "goes")}}
         return State(str(raw["key"]), str(raw["digest"]), Looked(**told))
     except (OSError, ValueError, LookupError, TypeError):
         return None

@@ -75,7 +75,7 @@ def _check_apart(root: Path, target: Path, data: Path) -> None:
 
 def _make(root: Path, target: Path, change: Callable[[str], str]) -> list[str]:
     """The clone, made aside and then moved into place."""
-    from pipelines import history
+    from pipelines import clones, history
 
     aside = target.parent / f".{target.name}.{os.getpid()}.new"
     told = ["a git clone of " + str(root) + ", sharing its DVC cache and its environment"]
@@ -89,10 +89,12 @@ def _make(root: Path, target: Path, change: Callable[[str], str]) -> list[str]:
         params = aside / "params.yaml"
         write_atomic(params, change(params.read_text("utf-8")).encode())
         os.replace(aside, target)
+        clones.note(target)
     except OSError as error:
         raise InputError(f"could not make {target}: {error.strerror or error}") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+        clones.forget(clones.cache(root), aside)
     return told
 
 

@@ -80,6 +80,21 @@ def history(root: Path) -> list[dict[str, object]]:
     return found
 
 
+def newest(root: Path, num: int = 5) -> list[str]:
+    """For people, a line each, the newest first."""
+    return [
+        f"{_local(str(one.get('when', '')))}  {one.get('event', '?')}: {one.get('text', '')}"
+        for one in history(root)[:num]
+    ]
+
+
+def _local(when: str) -> str:
+    try:
+        return datetime.fromisoformat(when).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except ValueError:
+        return when
+
+
 def _deliver(root: Path, blocks: tuple[str, ...], event: str, text: str) -> list[str]:
     """To Prefect's blocks; which did not take it, and why in a word."""
     if not blocks:

@@ -8,84 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-RUNS = """Every run of the line, of the monitor and of a promotion leaves a record: who or what triggered it and why,
-when it began and ended, how it ended, and what ran.
-
-examples:
-  python -m pipelines runs
-  python -m pipelines runs --last 100 --json"""
-REAP = """A run whose processes are gone (killed, out of memory, power cut) is marked as crashed, here and in Prefect.
-One that nobody watched is resumed once, if infra/operations.yaml says `runs.resume`. Every run does the first part when
-it starts, and `serve` does both all the time; so this is for cron, or for looking by hand.
-
-examples:
-  python -m pipelines reap
-  python -m pipelines reap --resume"""
-MONITOR = """Reads what is new in monitor.data (infra/operations.yaml), runs the live bundle on it, holds it against the
-bundle's reference profile, and judges it by monitor.rules. A failed rule retrains, if monitor.then says so, with the
-cause in the record of the run, unless the last retraining was too recent. The page is reports/monitor/index.html.
-
-Ends with 0 where no rule failed, or it led to a retraining that ended well; with 3 where a rule failed and nothing was
-done about it, or what was made is not fit to go live. Where nothing new has arrived, the last answer holds.
-
-examples:
-  python -m pipelines monitor
-  python -m pipelines monitor --only-look"""
-PROMOTE = """Takes a signed release whose data, quality and infrastructure were all blessed, and which is no worse than
-the live one by more than promote.max_loss; then swaps the pointer deployed/ENVIRONMENT.json, whole or not at all, and
-registers it as a GTO stage in git.
-
-examples:
-  python -m pipelines promote                      the newest release
-  python -m pipelines promote 1.2.0 --environment staging --because "asked for by the shop\""""
-ROLLBACK = """The bundle that was live before is live again, after every file of it was verified; takes under 2 s.
-
-example:
-  python -m pipelines rollback --because "complaints since noon\""""
-PRUNE = """Removes old records of runs, checkpoints that nobody came back for, old releases (never a live one, nor the
-one before it), flow runs in Prefect, and what DVC's cache need not keep, as `keep` in infra/operations.yaml says.
-
-examples:
-  python -m pipelines prune --dry-run
-  python -m pipelines prune"""
-BACKTEST = """Replays dated data: trains on what there was up to each date, and measures that model on later periods.
-The page is reports/backtest/index.html.
-
-example:
-  python -m pipelines backtest --date date --period month --quick"""
-COMMENT = """For CI: markdown for a pull request, with the verdict, the gate's rules, the metrics against another
-commit, what ran, the training curve and the groups. `make ci-comment` writes it; infra/ci/post.py posts it.
-
-examples:
-  python -m pipelines comment
-  python -m pipelines comment --base origin/main --out comment.md --link report=https://ci.example/page"""
-SWEEP = """The same line for several settings side by side, each in a workspace of its own below .graftline/sweep, which
-is removed afterwards. DVC's cache is shared: what no setting changes is computed once, and a setting that was finished
-is not run again. How many run at a time, and where, stands in infra/operations.yaml, `fan_out` (threads, dask, ray).
-Settings are compared on the validation split; the table is in reports/sweep/. Nothing is applied.
-
-examples:
-  python -m pipelines sweep --over select.candidates --until evaluate
-  python -m pipelines sweep --over finetune.strategy --values '[{name: full, epochs: 3}, {name: lp_ft}]'
-  python -m pipelines sweep --changes settings.yaml
-
-settings.yaml:
-  - {name: small, set: {finetune.batch_size: 16}}
-  - {name: slow, set: {finetune.batch_size: 64, finetune.strategy: {name: full, epochs: 12}}}"""
-SCORE = """Every hash of the bundle is checked first, and its signature, as `predict` does. The input is a folder of
-files, or a file of lines (.txt, .jsonl). Its samples are cut into shards, which are labelled side by side as `fan_out`
-in infra/operations.yaml says, and gathered in the input's order: the same bytes however many shards.
-
-examples:
-  python -m pipelines score releases/digits-1.0.0 ~/pictures --out labels.csv --key PUBLIC.pem
-  python -m pipelines score artifacts/handoff/bundle mails.jsonl --out labels.parquet --shards 8 --unsigned"""
-SERVE = """Everything that one machine needs: Prefect's server on 127.0.0.1, the deployments and schedules of
-infra/prefect/prefect.yaml, and a watch for runs that died. Ends with Ctrl-C; run it by systemd or the like
-(infra/systemd) to have it back after a reboot.
-
-examples:
-  python -m pipelines serve
-  PREFECT_API_URL=http://127.0.0.1:4200/api python -m pipelines serve"""
+from pipelines.operating_help import (
+    BACKTEST,
+    COMMENT,
+    MONITOR,
+    PROMOTE,
+    PRUNE,
+    REAP,
+    ROLLBACK,
+    RUNS,
+    SCORE,
+    SERVE,
+    SWEEP,
+)
 
 
 class Commands(Protocol):
@@ -111,7 +46,8 @@ def add_to(commands: Commands, here: Path) -> None:
     one.add_argument("which", metavar="VERSION", nargs="?", help=told)
     _about_a_place(one)
     one.add_argument("--key", metavar="PUBLIC.pem", help="public key of whom you trust; by default your own")
-    one.add_argument("--allow-older", action="store_true", help="take one that is older than the live one")
+    told = "take one that is older than the live one, or has another name; promote.max_loss is asked all the same"
+    one.add_argument("--allow-older", action="store_true", help=told)
     one = commands.add("rollback", lambda a: rollback(here, a), "make the one before live again", ROLLBACK)
     _about_a_place(one)
     one.add_argument("--key", metavar="PUBLIC.pem", help="public key of whom you trust; by default your own")
@@ -121,6 +57,18 @@ def add_to(commands: Commands, here: Path) -> None:
     one = commands.add("prune", lambda a: prune(here, a), "remove what is too old to keep", PRUNE)
     one.add_argument("--dry-run", action="store_true", help="only tell what would be removed")
     one = commands.add("backtest", lambda a: backtest(here, a), "how fast does the model age?", BACKTEST)
+    _about_dates(one)
+    one = commands.add("comment", lambda a: comment(here, a), "what differs from a commit, for a pull request", COMMENT)
+    one.add_argument("--base", metavar="COMMIT", help="compare with this one; by default the last")
+    one.add_argument("--out", metavar="FILE", help="write it there; by default it is printed")
+    one.add_argument("--link", metavar="TITLE=URL", action="append", default=[], help="where something is to be seen")
+    _about_many(commands, here)
+    one = commands.add("serve", lambda a: serve(here, a), "schedules, events and the watch, on one machine", SERVE)
+    told = "of Prefect's server, where none is named by PREFECT_API_URL; default 4200"
+    one.add_argument("--port", type=_port, metavar="N", help=told)
+
+
+def _about_dates(one: argparse.ArgumentParser) -> None:
     one.add_argument("--date", metavar="COLUMN", required=True, help="the attribute that holds a sample's date")
     one.add_argument("--period", choices=("week", "month", "quarter", "year"), default="month", help="default: month")
     numbers = {
@@ -133,15 +81,6 @@ def add_to(commands: Commands, here: Path) -> None:
         one.add_argument(f"--{name}", dest=place, type=int, default=default, metavar="N", help=told)
     one.add_argument("--quick", action="store_true", help="a linear probe in place of finetune.strategy")
     one.add_argument("--keep", action="store_true", help="leave the clones, to look at what was trained")
-    one = commands.add("comment", lambda a: comment(here, a), "what differs from a commit, for a pull request", COMMENT)
-    one.add_argument("--base", metavar="COMMIT", help="compare with this one; by default the last")
-    one.add_argument("--out", metavar="FILE", help="write it there; by default it is printed")
-    one.add_argument("--link", metavar="TITLE=URL", action="append", default=[], help="where something is to be seen")
-    _about_many(commands, here)
-    one = commands.add("serve", lambda a: serve(here, a), "schedules, events and the watch, on one machine", SERVE)
-    one.add_argument("--port", type=int, default=4200, help="of Prefect's server, if one is started; default 4200")
-    told = "where it listens; default 127.0.0.1, another only with PREFECT_SERVER_API_AUTH_STRING set"
-    one.add_argument("--host", metavar="ADDRESS", default="127.0.0.1", help=told)
 
 
 def _about_many(commands: Commands, here: Path) -> None:
@@ -264,9 +203,19 @@ def score(root: Path, options: argparse.Namespace) -> int:
 
 def serve(root: Path, options: argparse.Namespace) -> int:
     """Schedules on this machine."""
+    from pipelines.flows import served
+
+    served.seconds(served.PACE, 5, whole=True)  # before Prefect reads it, which would answer with a traceback
+    served.seconds(served.WATCH, 15)
     from pipelines.flows.serve import serve as keep_on
 
-    return keep_on(root, options.port, options.host)
+    return keep_on(root, options.port)
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:6]) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number from 1 to 65535")
+    return int(text)
 
 
 def _key(given: str | None) -> Path | None:

@@ -28,15 +28,11 @@ class Runs(params.Params):
     """A run that nobody watched and that died is resumed, once."""
 
 
-class Rule(params.Params):
+class Rule(params.Limited):
     """One rule over what the monitor measured."""
 
     metric: str
     """monitor.<metric>."""
-    at_least: float | None = Field(default=None, strict=True, allow_inf_nan=False)
-    """The metric must be so large."""
-    at_most: float | None = Field(default=None, strict=True, allow_inf_nan=False)
-    """Or so small."""
     optional: bool = False
     """Holds where the metric could not be measured."""
 
@@ -46,13 +42,6 @@ class Rule(params.Params):
         if told := figures.unknown(value):
             raise ValueError(told)
         return value
-
-    @model_validator(mode="after")
-    def _one_limit(self) -> Self:
-        if (self.at_least is None) == (self.at_most is None):
-            given = "neither" if self.at_least is None else "both"
-            raise ValueError(f"give exactly one of `at_least` and `at_most` for {self.metric} (given: {given})")
-        return self
 
 
 class Monitor(params.Params):
@@ -80,10 +69,7 @@ class Monitor(params.Params):
     @field_validator("columns", "embeddings")
     @classmethod
     def _kind(cls, choice: Choice, info: Any) -> Choice:
-        if info.field_name not in choice.load().KINDS:
-            fit = [n for n in plugins.names(choice.family) if info.field_name in plugins.load(choice.family, n).KINDS]
-            raise ValueError(f"{choice.name} does not compare {info.field_name}. Those that do: {', '.join(fit)}")
-        return choice
+        return plugins.comparing(info.field_name, choice)
 
 
 class Promote(params.Params):
@@ -92,7 +78,8 @@ class Promote(params.Params):
     environment: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
     """The pointer's name."""
     max_loss: float | None = Field(ge=0, le=1)
-    """Most accuracy that the new one may lose to the live one."""
+    """Most accuracy that the new one may lose to the live one, by the difference measured; its interval is told.
+    --allow-older does not skip it."""
     min_queries: int = Field(ge=1)
     """Real test samples that the infra blessing must have asked."""
     keep_releases: int = Field(ge=1)
@@ -106,8 +93,9 @@ class Keep(params.Params):
     """Checkpoints and caches that nobody read since."""
     prefect_days: float = Field(gt=0)
     """Flow runs in Prefect's database."""
-    dvc_cache: Literal["tags", "commits", "all"]
-    """What DVC's cache keeps besides the work tree."""
+    dvc_cache: Literal["commits", "tags", "all"]
+    """What DVC's cache keeps besides the work tree and what is younger than work_days: what any commit names; or only
+    tags and the heads of branches; all: nothing is ever removed."""
 
 
 class Notify(params.Params):
@@ -169,8 +157,20 @@ def read(root: Path) -> Operations:
     return Operations(params.read(root / FILE, SECTIONS))
 
 
+def runs(root: Path) -> Runs:
+    """Its section alone: others name plugins, and those load libraries that are not needed for it.
+
+    Raises:
+        ParamsError: with every mistake of the whole file, where this section has one.
+    """
+    try:
+        return Runs.model_validate(params.load_yaml(root / FILE).get("runs"))
+    except ValueError:
+        return read(root).runs
+
+
 def fan_out(root: Path) -> FanOut:
-    """Its section alone: the others name plugins, and those load libraries that are not needed for it.
+    """Likewise.
 
     Raises:
         ParamsError: with every mistake of the whole file, where this section has one.
@@ -179,3 +179,15 @@ def fan_out(root: Path) -> FanOut:
         return FanOut.model_validate(params.load_yaml(root / FILE).get("fan_out"))
     except ValueError:
         return read(root).fan_out
+
+
+def promote(root: Path) -> Promote:
+    """Its section alone, so that no other section's mistake stands in the way of a promotion.
+
+    Raises:
+        ParamsError: with every mistake of the whole file, where this section has one.
+    """
+    try:
+        return Promote.model_validate(params.load_yaml(root / FILE).get("promote"))
+    except ValueError:
+        return read(root).promote

@@ -10,7 +10,7 @@ from pathlib import Path
 from pipelines import line, operating
 
 CODES = """exit codes: 0 done; 1 a fault of ours; 2 a mistake in params or input; 3 refused by a verdict;
-130 interrupted"""
+124 a time limit of infra/operations.yaml; 130 interrupted"""
 ANY = "a folder, a .tar, a project, or a commit or tag of this project"
 BECAUSE = 'why; kept in the record of runs. GRAFTLINE_TRIGGER="schedule: TEXT" says it for cron, and ci: for CI'
 RUN = """Stages show as task runs with their names, unchanged ones as Cached. PREFECT_API_URL names a server;

@@ -7,13 +7,12 @@ whoever reads the pointer through `promote.live` puts it right.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -161,7 +160,11 @@ def write(root: Path, pointer: Pointer) -> str:
     older = [_plain(one) for one in pointer.older]
     told = {**_plain(pointer.live), "environment": pointer.environment, "previous": older[0] if older else None}
     write_json(path, {**told, "older": older[1:], "history": list(pointer.history)})
-    _flush(path.parent)
+    try:
+        _flush(path.parent)
+    except OSError as error:  # it is swapped, which nothing after this undoes
+        told_of_link = follow(root, pointer)
+        return f"  {FOLDER}/ could not be flushed to the disk ({error.strerror}). {told_of_link}".rstrip()
     return follow(root, pointer)
 
 
@@ -181,11 +184,13 @@ def follow(root: Path, pointer: Pointer) -> str:
         os.replace(beside, link)
         _flush(link.parent)
     except OSError as error:
-        beside.unlink(missing_ok=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        if link.is_dir() and not link.is_symlink():
+            return f"  {FOLDER}/{link.name} is a folder and no link; take it away, and promote again"
         return (
-            f"{FOLDER}/{link.name} is no link and cannot become one ({error.strerror}); take it away, and promote again"
+            f"  the link {FOLDER}/{link.name} could not follow ({error.strerror}); whoever serves from it serves the "
+            "one before. `python -m pipelines deployed` lets it follow, once that can be written"
         )
     return ""
 
@@ -199,17 +204,15 @@ def leads(root: Path, pointer: Pointer) -> bool:
 
 
 def mend(root: Path, environment: str) -> None:
-    """Put right a link that a crash left behind; not while another process changes the pointer, which does it too."""
+    """Put right a link that a crash left behind; not while another process changes the pointer, which does it too, nor
+    where nothing can be written: the pointer is the truth."""
     now = read(root, environment)
     if now is None or leads(root, now):
         return
-    try:
-        with changing(root, wait=False):
-            now = read(root, environment)
-            if now:
-                follow(root, now)
-    except (BlockingIOError, PermissionError):
-        return
+    with suppress(OSError), changing(root, wait=False):
+        now = read(root, environment)
+        if now:
+            follow(root, now)
 
 
 @contextmanager

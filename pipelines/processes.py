@@ -73,11 +73,15 @@ def watched(
     environment: dict[str, str],
     on_line: Callable[[str], None] | None = None,
     chatter: bool = True,
+    until: Callable[[], float | None] | None = None,
 ) -> tuple[int, str]:
     """Run a long command, passing on what it prints; its exit code and the end of its text.
 
     All of it goes to stderr; without `chatter`, only what the command writes there itself. `on_line` gets
-    each whole line as it comes, without colours.
+    each whole line as it comes, without colours. `until`: when it must be over, by time.monotonic(), as things stand.
+
+    Raises:
+        TimeoutError: it was not, and was ended.
     """
     reader, writer = _terminal() if sys.stderr.isatty() else os.pipe()
     try:
@@ -85,7 +89,7 @@ def watched(
     finally:
         os.close(writer)
     try:
-        text = _pass_on(_Words(reader), child, on_line)
+        text = _pass_on(_Words(reader), child, on_line, until)
         return child.wait(), text
     except BaseException as stop:
         _end(child, signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM)
@@ -182,8 +186,14 @@ class _Words:
         return _COLOURS.sub("", self._kept)
 
 
-def _pass_on(words: _Words, child: subprocess.Popen[bytes], on_line: Callable[[str], None] | None) -> str:
+def _pass_on(
+    words: _Words, child: subprocess.Popen[bytes], on_line: Callable[[str], None] | None,
+    until: Callable[[], float | None] | None = None,
+) -> str:  # fmt: skip
     while True:
+        end = until() if until else None
+        if end is not None and time.monotonic() >= end:
+            raise TimeoutError
         ready, _, _ = select.select([words], [], [], 0.2)
         if (ready and not words.pass_on(on_line)) or (not ready and child.poll() is not None):
             return words.text()

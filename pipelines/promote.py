@@ -18,6 +18,7 @@ from pipelines import bundles, pointer, runs
 from pipelines.bundles import RELEASES
 from pipelines.live import Live, deployed, digest, environment_of, holds, listed, live
 from pipelines.pointer import Entry, Pointer
+from pipelines.triggers import Trigger
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -42,21 +43,23 @@ class Release:
 
 
 def promote(
-    root: Path, which: str | None, environment: str | None, key: Path | None, because: str, allow_older: bool = False
-) -> list[str]:
+    root: Path, which: str | None, environment: str | None, key: Path | None, because: str, allow_older: bool = False,
+    trigger: Trigger | None = None,
+) -> list[str]:  # fmt: skip
     """Make a release live; what was decided, by lines. `which`: a version, or a folder of releases/; None: the newest.
+    `trigger`: what started it, where that is not for the environment to tell.
 
     Raises:
         InputError: there is no such release, or no key.
         Refused: it may not go live; nothing was changed.
     """
     root = root.resolve()
-    with runs.recorded(root, "promote", runs.guess_trigger(because), how=()) as run:
+    with runs.recorded(root, "promote", trigger or runs.guess_trigger(because), how=()) as run:
         settings = _settings(root)
         place = pointer.checked(environment or settings.environment)
-        public = bundles.public_key(key)
         before = pointer.read(root, place)
         one = _found(root, which, before)
+        public = _public(key)
         told = _judged(root, one, before, public, settings, allow_older)
         told += _swap(root, one, before, (place, public, run, because, allow_older, settings))
         run.end(0, f"{place}: {one.name} {one.version} is live{f', because {because}' if because else ''}")
@@ -142,13 +145,12 @@ def rollback(root: Path, environment: str | None, key: Path | None, because: str
     root = root.resolve()
     with runs.recorded(root, "rollback", runs.guess_trigger(because), how=()) as run:
         place = environment_of(root, environment)
-        public = bundles.public_key(key)
         with pointer.changing(root):
             now = pointer.read(root, place)
             if now is None:
                 raise InputError(f"nothing was promoted to {place}, so there is nothing to go back from")
             steps = _steps(now, to)
-            back = now.older[steps - 1]
+            back, public = now.older[steps - 1], _public(key)
             problems = holds(root, back, public)
             if problems:
                 told = listed(f"{back.title}, which was live before {now.live.title}, does not hold", problems)
@@ -248,7 +250,22 @@ def releases(root: Path) -> list[Release]:
 def _settings(root: Path) -> Promote:
     from pipelines import operations
 
-    return operations.read(root).promote
+    return operations.promote(root)
+
+
+def _public(key: Path | None) -> Ed25519PublicKey:
+    """The key that was named, or this user's own.
+
+    Raises:
+        InputError: it is not there.
+    """
+    own = bundles.own_keys() / "release.pub.pem"
+    if key is None and not own.is_file():
+        raise InputError(
+            f"{own} is not there, by which a release's signature is checked. `python -m pipelines keygen` makes your "
+            "own pair, with which `release` signs. One that somebody else signed is checked with --key PUBLIC.pem"
+        )
+    return bundles.public_key(key)
 
 
 def _staged(root: Path, environment: str, entry: Entry) -> str:

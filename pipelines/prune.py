@@ -1,29 +1,34 @@
 """`python -m pipelines prune`: remove what is too old to keep, as infra/operations.yaml says.
 
-Records of runs (runs.keep); work folders and caches that nobody read (keep.work_days), never while a run goes on;
-releases (promote.keep_releases), never one that is live, nor one that rollbacks reach; flow runs in Prefect
+Records of runs (runs.keep); work folders, workspaces and caches that nobody read (keep.work_days), never while a run
+goes on; releases (promote.keep_releases), never one that is live, nor one that rollbacks reach; flow runs in Prefect
 (keep.prefect_days); contents of DVC's cache (keep.dvc_cache), never what another project that shares it needs.
 Everything is first renamed, so that what is killed in the middle leaves nothing that seems whole.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from components.contracts import InputError
-from pipelines import clones, dvc_cli, operations, pointer, promote, records
+from pipelines import clones, contents, dvc_cli, operations, pointer, promote, records
 from pipelines.bundles import RELEASES
 from pipelines.operations import Operations
 
 CACHES = ("features", "prepared", "variants")
 """Kinds of caches that stages share in .graftline/ (Job.cache)."""
+WORKSPACES = ("sweep", "backtest")
+"""In .graftline/: clones in which others of its commands run the line; gone when they end, unless killed or --keep."""
+PREFECT = ".graftline/prefect"
+"""Where `serve` keeps its server's database."""
 _MARK = ".pruned-"
 _DAY = 86_400.0
 
@@ -56,9 +61,13 @@ def prune(root: Path, dry_run: bool) -> list[str]:
     heaps = [_records(root, settings, dry_run), _releases(root, settings, dry_run)]
     with ExitStack() as stack:
         if not dry_run:
-            for one in sorted({root, *_others(root)}):  # in one order, so that no two wait for each other
+            stack.enter_context(dvc_cli.turn(root))
+        heaps.append(_work(root, settings, dry_run))
+        if not dry_run:
+            _forget(root)
+            for one in contents.others(root):  # they own no shared cache, so none of them waits for this one so
                 stack.enter_context(dvc_cli.turn(one))
-        heaps += [_work(root, settings, dry_run), _dvc_cache(root, settings, dry_run)]
+        heaps.append(_dvc_cache(root, settings, dry_run))
     return [*(heap.told(dry_run) for heap in heaps), _prefect(root, settings, dry_run)]
 
 
@@ -127,33 +136,65 @@ def _kept(root: Path, num: int) -> set[str]:
 
 def _work(root: Path, settings: Operations, dry_run: bool) -> Heap:
     what = "work and caches"
-    busy = [
-        one.id for one in records.history(root)[:200] if one.ended is None and records.alive(root, one) is not False
-    ]
+    going_on = (one for one in records.history(root)[:200] if one.ended is None and one.flow != "prune")
+    busy = [one.id for one in going_on if records.alive(root, one) is not False]
     if busy:
         return Heap(what, 0, 0, f"left as they are: the run {busy[0]} goes on")
     before = time.time() - settings.keep.work_days * _DAY
-    going = [place for place in _places(root) if _last_used(place) < before]
-    num_bytes = sum(_size(place) for place in going)
+    num, num_bytes = 0, 0
     if not dry_run:
         _sweep(root / ".graftline")
-        for place in going:
-            _remove(place, root / ".graftline")
-    return Heap(what, len(going), num_bytes)
+    for place in [place for place in _places(root) if _last_used(place) < before]:
+        with _free(place) as free:
+            if free:
+                num, num_bytes = num + 1, num_bytes + _size(place)
+                if not dry_run:
+                    _remove(place, root / ".graftline")
+    return Heap(what, num, num_bytes)
+
+
+@contextmanager
+def _free(place: Path) -> Iterator[bool]:
+    """Whether no run goes on in it; meanwhile none can start. Only a workspace has such a lock of its own."""
+    try:
+        handle = (place / ".graftline" / "run.lock").open("rb")
+    except OSError:
+        yield True
+        return
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        yield True
+
+
+def _forget(root: Path) -> None:
+    """Notes in the cache of workspaces that are gone."""
+    cache = clones.cache(root)
+    for project in clones.known(cache):
+        if clones.over(project):
+            clones.forget(cache, project)
 
 
 def _places(root: Path) -> Iterator[Path]:
-    """Every work folder of a stage, and every entry of a cache; nothing else that lies in .graftline."""
+    """Every work folder of a stage, every workspace, and every entry of a cache; nothing else that lies there."""
     from pipelines.stage import stage_names
 
     top = root / ".graftline"
-    for name in (*stage_names(root), *CACHES):
+    for name in (*stage_names(root), *CACHES, *WORKSPACES):
         if (top / name).is_dir() and not (top / name).is_symlink():
             yield from sorted((top / name).iterdir())
 
 
 def _last_used(place: Path) -> float:
-    """When anything of it was last read or written. Where the file system keeps no times of reading, it is written."""
+    """When anything of it was last read or written. Where the file system keeps no times of reading, it is written.
+    Of a workspace, when its line wrote: to prune the cache that it shares reads it each time."""
+    if place.parent.name in WORKSPACES:
+        parts = [place / name for name in ("params.yaml", "dvc.lock", "artifacts", "reports", ".graftline")]
+        files = (path for part in parts for path in (part, *part.rglob("*")) if path.is_file() or path.is_symlink())
+        return max((path.lstat().st_mtime for path in files if path.name != "run.lock"), default=0.0)
     newest = 0.0
     for path in (place, *(place.rglob("*") if place.is_dir() and not place.is_symlink() else ())):
         with suppress(FileNotFoundError):
@@ -167,55 +208,15 @@ def _last_used(place: Path) -> float:
 
 
 def _dvc_cache(root: Path, settings: Operations, dry_run: bool) -> Heap:
-    what, keep = "DVC's cache", settings.keep.dvc_cache
-    if keep == "all":
-        return Heap(what, 0, 0, "left as it is (keep.dvc_cache: all)")
-    if not (root / ".dvc").is_dir() or not (root / "dvc.yaml").is_file():
-        return Heap(what, 0, 0, "none here")
-    cache = clones.cache(root)
-    if cache != (root / ".dvc" / "cache").resolve():
-        return Heap(what, 0, 0, f"left as it is: {cache} is shared, and is pruned by the project that it lies in")
-    lacking = _untagged(root) if keep == "tags" else []
-    if lacking:
-        told = f"left as it is: no git tag names the commit of {', '.join(lacking)}, which must stay reproducible"
-        return Heap(what, 0, 0, told)
-    before = _files(cache)
-    others = _others(root)
+    what = "DVC's cache"
     try:
-        gone = dvc_cli.gc(root, keep, others, dry_run)
+        going, note = contents.unneeded(root, settings.keep)
     except InputError as error:
         return Heap(what, 0, 0, f"left as it is: {error}")
-    note = f"kept for {len(others)} more project{'s' if len(others) > 1 else ''} that share it" if others else ""
-    if dry_run:
-        return Heap(what, len(gone), sum(_size(path) for path in gone), note)
-    after = _files(cache)
-    return Heap(what, before[0] - after[0], before[1] - after[1], note)
-
-
-def _others(root: Path) -> list[Path]:
-    """Other projects that are known to share this one's cache."""
-    own = (root / ".dvc" / "cache").resolve()
-    found = (place for place in clones.known(own) if place != root)
-    return sorted(place for place in found if clones.cache(place) == own)
-
-
-def _untagged(root: Path) -> list[str]:
-    """Bundles that are live or next in a rollback, whose commits no tag of a release names."""
-    from pipelines import release
-
-    found = []
-    for environment in pointer.environments(root):
-        now = pointer.read(root, environment)
-        for one in (now.live, *now.older[:1]) if now else ():
-            if not release.tagged(root, one.name, one.version):
-                found.append(one.title)
-    return sorted(set(found))
-
-
-def _files(cache: Path) -> tuple[int, int]:
-    """How many contents it holds, and their bytes."""
-    sizes = [_size(path) for path in (cache / "files").rglob("*") if path.is_file()]
-    return len(sizes), sum(sizes)
+    num_bytes = sum(_size(path) for path in going)
+    for path in () if dry_run else going:
+        path.unlink(missing_ok=True)
+    return Heap(what, len(going), num_bytes, note)
 
 
 # --- Prefect ---
@@ -226,12 +227,17 @@ def _prefect(root: Path, settings: Operations, dry_run: bool) -> str:
     url = os.environ.get("PREFECT_API_URL", "")
     home = Path(os.environ.get("PREFECT_HOME") or os.path.expanduser("~/.prefect"))
     what = "flow runs in Prefect"
-    if not url and not (home / "prefect.db").is_file() and not (home / "profiles.toml").is_file():
+    own = (
+        None
+        if url or os.environ.get("PREFECT_HOME") or not (root / PREFECT / "prefect.db").is_file()
+        else root / PREFECT
+    )
+    if not url and not own and not (home / "prefect.db").is_file() and not (home / "profiles.toml").is_file():
         return Heap(what, 0, 0, "PREFECT_API_URL names no server, and there is no database").told(dry_run)
-    from pipelines.flows import prune as flows
+    from pipelines.flows import old_runs
 
     try:
-        num, note = flows.prune(root, settings.keep.prefect_days, dry_run)
+        num, note = old_runs.remove(root, settings.keep.prefect_days, dry_run, own)
     except InputError as error:
         return Heap(what, 0, 0, f"left as they are: {error}").told(dry_run)
     return Heap(what, num, 0, note).told(dry_run)

@@ -6,20 +6,25 @@ import dataclasses
 import os
 import socket
 import sys
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pipelines import keeper, records, runs, triggers
+from pipelines import deaths, keeper, leases, records, triggers
 from pipelines.records import Record
+from pipelines.triggers import Trigger
 
 DEATH = "GRAFTLINE_DEATH"
 """How the keeper tells what it saw: "<id> <how it ended>"."""
+PATIENCE = 300.0
+"""Seconds within which a run that was started again has left its record, or never will."""
 _RECENT = 100
 """Newest records that are looked at."""
 
 
 def reap(root: Path, resume: bool = False) -> list[str]:
-    """Mark what died, and with `resume` start again what nobody watched; what was done, in words.
+    """Mark and tell what died, and with `resume` start again what nobody watched; what was done, in words. What was
+    only marked, by the next run, is told and resumed too.
 
     Two at once: one acts. A run that lives is never touched, however long or still it is.
 
@@ -30,17 +35,16 @@ def reap(root: Path, resume: bool = False) -> list[str]:
     if not records.folder(root).is_dir():
         return []
     keeper.collect()
-    with runs.reaping(root):
-        marked = [runs.mark(root, one, _seen(one.id)) for one in runs.dead(root)]
-    told = [f"{one.id}: {one.flow} crashed: {one.told}" for one in marked]
-    for one in marked:
-        _tell(root, one)
+    with deaths.reaping(root):
+        marked = [deaths.mark(root, one, _seen(one.id)) for one in deaths.dead(root)]
+        marked += [_never_began(root, one) for one in _recent(root) if _is_overdue(root, one)]
+    told = deaths.tell(root, [*marked, *_recent(root)])
+    lines = [f"{one.id}: {one.flow} crashed: {one.told}" for one in told]
     _show(root, _recent(root))
     if resume and _may_resume(root):
-        with runs.reaping(root):
-            again = [(one, _resume(root, one)) for one in _to_resume(_recent(root))]
-        told += [f"{one.id}: {one.flow} is resumed as {name}; it prints to {_log(root, name)}" for one, name in again]
-    return told
+        with deaths.reaping(root):
+            lines += [_resume(root, one) for one in _to_resume(_recent(root))]
+    return lines
 
 
 def _recent(root: Path) -> list[Record]:
@@ -75,29 +79,43 @@ def _to_resume(recent: list[Record]) -> list[Record]:
 
 
 def _resume(root: Path, one: Record) -> str:
-    """Start it again, detached; the new run's id. Written first: if the reaper dies here, it is undone, not twice."""
+    """Start it again, detached; what to tell. Written first: if the reaper dies here, it is undone, not twice."""
     name = records.new_id()
     records.write(root, dataclasses.replace(one, resumed_by=name))
     besides = {triggers.RESUMES: f"{one.id} {name}"}
     if one.api_url and "PREFECT_API_URL" not in os.environ and _answers(one.api_url):
         besides["PREFECT_API_URL"] = one.api_url
     command = [sys.executable, "-m", "pipelines", *one.how]
-    keeper.spawn(keeper.within(str(root), command), besides, str(records.log(root, name)))
-    return name
+    try:
+        keeper.spawn(keeper.within(str(root), command), besides, str(records.log(root, name)))
+    except OSError as error:
+        records.write(root, one)
+        return f"{one.id}: {one.flow} could not be resumed yet: {error.strerror}"
+    return f"{one.id}: {one.flow} is resumed as {name}; it prints to {_log(root, name)}"
+
+
+def _is_overdue(root: Path, one: Record) -> bool:
+    """Whether it was started again long ago, and that run left no record: it died before it could."""
+    again = one.resumed_by
+    if one.state != "crashed" or not records.is_id(again) or records.place(root, again).exists():
+        return False
+    return time.time() - records.began(again) > PATIENCE
+
+
+def _never_began(root: Path, one: Record) -> Record:
+    """The record that the resumed run did not leave."""
+    name, by = one.resumed_by, one.trigger
+    told = f"it ended before it began; what it printed is in {_log(root, name)}"
+    left = Record(
+        id=name, flow=one.flow, trigger=Trigger("resume", by.who, by.cause, one.id), of=one.id, how=one.how,
+        started=records.began(name), ended=time.time(), state="crashed", told=told, lease=leases.Lease(),
+    )  # fmt: skip
+    records.write(root, left)
+    return left
 
 
 def _log(root: Path, name: str) -> str:
     return records.log(root, name).relative_to(root).as_posix()
-
-
-def _tell(root: Path, one: Record) -> None:
-    cause = f", started by {one.trigger.kind}" + (f" ({one.trigger.cause})" if one.trigger.cause else "")
-    try:
-        from pipelines.notices import notice
-
-        notice(root, "crashed", f"Run {one.id} of {one.flow}{cause}, crashed: {one.told}", one.id)
-    except Exception as error:  # a notice must not keep a run from being resumed
-        print(f"notice: crashed could not be told ({error})", file=sys.stderr)
 
 
 def _show(root: Path, recent: list[Record]) -> None:
@@ -110,9 +128,7 @@ def _show(root: Path, recent: list[Record]) -> None:
 
     for one in waiting:
         if one.api_url in answering and crashed.mark(one.flow_run_id, one.api_url, one.told, one.id):
-            now = records.read(root, one.id)
-            if now is not None:
-                records.write(root, dataclasses.replace(now, shown=True))
+            deaths.was_shown(root, one.id)
 
 
 def _answers(url: str) -> bool:

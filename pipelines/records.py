@@ -5,6 +5,7 @@ Files there that cannot be read, or are something else, are passed over.
 
 from __future__ import annotations
 
+import calendar
 import dataclasses
 import os
 import re
@@ -19,6 +20,8 @@ from pipelines.leases import Lease
 from pipelines.triggers import Trigger
 
 _ID = re.compile(r"\d{8}T\d{12}Z-[0-9a-f]{6}")
+_LONGEST = 2_000
+"""Characters of a told reason that are kept."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ class Record:
     """Of the Prefect server that knows it."""
     shown: bool = False
     """Prefect was told that it crashed."""
+    noticed: bool = False
+    """A notice told that it crashed."""
     resumed_by: str = ""
     """The run that did it again."""
     of: str = ""
@@ -64,8 +69,28 @@ class Record:
 
 
 def alive(root: Path, record: Record) -> bool | None:
-    """Whether a run that did not end its record still lives; None: it is on another machine, this one cannot know."""
-    return record.ended is None and leases.alive(record.lease, leases.place(folder(root), record.id))
+    """Whether a run that did not end its record still lives; None: it is on another machine, this one cannot know. What
+    gave no sign for longer than a run may take is dead, wherever it was."""
+    if record.ended is not None:
+        return False
+    file = leases.place(folder(root), record.id)
+    living = leases.alive(record.lease, file)
+    if living is None:
+        silent = time.time() - max(record.started, leases.last_sign(file), leases.last_sign(place(root, record.id)))
+        return False if silent > 3600 and silent > _longest_hours(root) * 3600 else None
+    return living
+
+
+def _longest_hours(root: Path) -> float:
+    """A run may take so long, as infra/operations.yaml says; at least an hour, a day where it says nothing."""
+    from components.contracts import InputError
+    from components.params import load_yaml
+
+    try:
+        hours = load_yaml(root / "infra" / "operations.yaml")["runs"]["max_run_hours"]
+    except (InputError, LookupError, TypeError):
+        hours = None
+    return max(1.0, float(hours)) if isinstance(hours, int | float) else 24.0
 
 
 def folder(root: Path) -> Path:
@@ -83,11 +108,21 @@ def place(root: Path, name: str) -> Path:
     return folder(root) / f"{name}.json"
 
 
+def cut(text: str) -> str:
+    """A told reason, as much of it as is kept."""
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + " …"
+
+
 def new_id() -> str:
     """Sortable by time, and nobody else's."""
     now = time.time_ns() // 1000
     stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now // 1_000_000))
     return f"{stamp}{now % 1_000_000:06}Z-{os.urandom(3).hex()}"
+
+
+def began(name: str) -> float:
+    """When that id was given, in seconds since 1970."""
+    return float(calendar.timegm(time.strptime(name[:15], "%Y%m%dT%H%M%S")))
 
 
 def is_id(text: str) -> bool:
@@ -108,6 +143,7 @@ def read(root: Path, name: str) -> Record | None:
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items() if k in known}
         values["trigger"] = Trigger(**raw["trigger"])
         values["lease"] = Lease(**raw["lease"])
+        values.setdefault("noticed", True)  # of a version that kept no account of it
         one = Record(**values)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None

@@ -75,15 +75,12 @@ def release(root: Path, key: Path | None = None, version: str | None = None, unc
     if problems:
         raise Refused("\n".join([f"{BUNDLE} does not hold:", *(f"  - {p}" for p in problems)]))
     origin = provenance.read(bundle)
-    why = _unclean(root, origin)
+    found = _unclean(root, origin)
+    why = [told for told, _ in found]
     if why and not unclean:
-        hint = (
-            "Commit what differs. Where stages would run: `python -m pipelines repro`. If the bundle was made before\n"
-            "that commit: `dvc repro --force --single-item handoff`. Commit dvc.lock. Or take it as it is: --unclean."
-        )
-        raise Refused(
-            "\n".join(["not released, because it could not be made again:", *(f"  - {w}" for w in why), hint])
-        )
+        lines = [*(f"  - {told}" for told in why), "First, in this order:", *(f"  {first}" for _, first in found)]
+        lines.append("Or release it as it is: --unclean")
+        raise Refused("\n".join(["not released, because it could not be made again:", *lines]))
     private = signing.read_key(key or own_keys() / "release.pem")
     tag = _tag_name(origin.name)
     version = _version(root, origin.name, tag, version, bundle)
@@ -106,21 +103,26 @@ def _check_verdict(root: Path, stage: str) -> None:
         raise Refused(f"not released, because {stage} refused:\n{judged.refusal()}")
 
 
-def _unclean(root: Path, origin: Any) -> list[str]:
-    """Why nobody could make this bundle again from the last commit; nothing if they can."""
+def _unclean(root: Path, origin: Any) -> list[tuple[str, str]]:
+    """Why nobody could make this bundle again from the last commit, and what mends it, in that order; nothing if they
+    can."""
     found = []
-    if not origin.clean:
-        named = ", ".join(origin.differing[:5]) or origin.commit_note
-        found.append(f"when the bundle was made, its files were not those of a commit: {named}")
     code, changes, complaint = processes.quietly(["git", "status", "--porcelain", "-z"], root)
     if code:
         raise InputError(f"a release is a git tag, but git refuses here: {complaint.splitlines()[-1:] or code}")
     names = [one[3:] for one in changes.decode("utf-8", "replace").split("\0") if one]
     if names:
-        found.append(f"the work tree is not clean: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}")
+        told = f"the work tree is not clean: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
+        found.append((told, "git add --all, and git commit"))
     stale = dvc_cli.stale(root) if dag.load(root) else {}
     if stale:
-        found.append(f"dvc.lock does not tell of what lies there; these would run: {', '.join(sorted(stale))}")
+        told = f"dvc.lock does not tell of what lies there; these would run: {', '.join(sorted(stale))}"
+        found.append((told, "python -m pipelines repro, and commit dvc.lock and the metrics"))
+    if not origin.clean:
+        named = ", ".join(origin.differing[:5]) or origin.commit_note
+        told = f"when the bundle was made, its files were not those of a commit: {named}"
+        again = "dvc repro --force --single-item handoff, which notes the commit; and commit dvc.lock"
+        found.append((told, again))
     return found
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from components.contracts import InputError, read_table, write_json
+from components.contracts import InputError, Refused, read_table, write_json
 from pipelines import bundles, operations, processes
+from pipelines.triggers import Trigger
 
 RECORD = ("dvc.lock", "artifacts/*/metrics.json")
 """What git keeps of a run."""
@@ -23,19 +24,38 @@ def after(root: Path, cause: str, run: str = "") -> list[str]:
     """Commit, release, promote, as monitor.then says; what was done, by lines. `run`: the monitor's, for the record.
 
     Raises:
-        InputError: git, a key or settings stand in the way.
-        Refused: the candidate may not be released or go live; what was live is live.
+        InputError: git, a key, settings, or what lies in the work tree stand in the way: a person mends it, and a later
+            go goes on from there.
+        Refused: the candidate may not go live; what was live is live.
     """
     then = operations.read(root).monitor.then
     if then in ("nothing", "train"):
         return []
     told = [commit(root, cause, run)]
-    from pipelines import release
-
-    told += release.release(root)
+    told += released(root)
     if then == "promote":
-        told += promoted(root, cause)
+        told += promoted(root, cause, run)
     return told
+
+
+def released(root: Path) -> list[str]:
+    """Release the bundle, unless it is the newest release already; so a commit since then does not stand in the way.
+
+    Raises:
+        InputError: it cannot be released as things lie.
+    """
+    from components.handoff.verify_bundle import SUMS
+    from pipelines import promote, release
+
+    newest = max(promote.releases(root), key=lambda one: one.number, default=None)
+    if newest is not None and release.tagged(root, newest.name, newest.version):
+        own, there = root / bundles.BUNDLE / SUMS, newest.folder / SUMS
+        if own.is_file() and there.is_file() and own.read_bytes() == there.read_bytes():
+            return [f"{newest.name} {newest.version} is released already"]
+    try:
+        return release.release(root)
+    except Refused as error:  # its verdicts have passed, or it would not have come so far: the rest can be mended
+        raise InputError(str(error)) from None
 
 
 def commit(root: Path, cause: str, run: str = "") -> str:
@@ -81,12 +101,12 @@ def _git(root: Path, *words: str) -> str:
     return out.decode("utf-8", "surrogateescape")
 
 
-def promoted(root: Path, cause: str) -> list[str]:
-    """Compare with the live one, then promote."""
+def promoted(root: Path, cause: str, run: str) -> list[str]:
+    """Compare with the live one, then promote. What started it is what the monitor's run found."""
     from pipelines import promote
 
     told = compared(root)
-    return [*told, *promote.promote(root, None, None, None, cause)]
+    return [*told, *promote.promote(root, None, None, None, cause, False, Trigger("drift", "monitor", cause, run))]
 
 
 def compared(root: Path) -> list[str]:

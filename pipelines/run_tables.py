@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from components.contracts import InputError
-from pipelines import records
+from pipelines import notices, records
 from pipelines.records import Record
 
 HEADING = ("when", "took", "flow", "triggered by", "ended", "why")
@@ -36,7 +36,9 @@ def show(root: Path, last: int, as_json: bool) -> list[str]:
         return ["No run is recorded yet."]
     rows = [HEADING, *(_row(one, records.alive(root, one)) for one in found)]
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    return ["  ".join([*(c.ljust(w) for c, w in zip(row[:5], widths)), row[5]]).rstrip() for row in rows]
+    told = ["  ".join([*(c.ljust(w) for c, w in zip(row[:5], widths)), row[5]]).rstrip() for row in rows]
+    noticed = notices.newest(root)
+    return [*told, "", f"The newest notices ({notices.FILE}):", *noticed] if noticed else told
 
 
 def _row(one: Record, living: bool | None) -> tuple[str, ...]:

@@ -1,14 +1,14 @@
 """Every run leaves a record, and holds a lease while it lives.
 
 Whoever finds a record that is not ended asks the lease whether the run still lives; one that is gone without having
-ended its record died: each run marks such records when it begins, and reaper.py does so at any time. All this is cheap
-and imports nothing heavy, as it stands before and after every run; trouble with a record is told and stops no run.
+ended its record died: each run marks such records when it begins (deaths.py), and reaper.py does so at any time. Beside
+each run that may take long stands a keeper, which notices at once. All this is cheap and imports nothing heavy, as it
+stands before and after every run; trouble with a record is told and stops no run.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import hashlib
 import os
 import re
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from components.contracts import InputError, Refused
-from pipelines import keeper, leases, records, triggers
+from pipelines import deaths, keeper, leases, records, triggers
 from pipelines.leases import Lease
 from pipelines.records import Record, alive, folder, history, log, names, new_id, prune, read
 from pipelines.run_tables import show
@@ -35,10 +35,10 @@ STATES = {0: "done", 1: "fault", 2: "mistake", 3: "refused", 124: "timed_out", 1
 """Exit code -> state. The others: running, unchanged (0, and no stage ran), crashed (it died without a word)."""
 AGAIN = {"train": ("run",), "monitor": ("monitor",)}
 """Flow -> what is given to `python -m pipelines` to do it again, where the run itself does not say so."""
-_LONGEST = 2_000
-"""Characters of a told reason that are kept."""
-_RECENT = 50
-"""Newest records that are looked at for dead ones, whatever lies beside them."""
+QUICK = ("promote", "rollback", "prune")
+"""Flows that take seconds: no keeper stands beside them, and what they find dead is told when they have ended."""
+_OFTEN = 20
+"""Whether there are too many records is asked once in so many."""
 
 
 class Current:
@@ -49,6 +49,8 @@ class Current:
         self.process = os.getpid()
         self.ended = False
         """Somebody said how."""
+        self.told_within: set[str] = set()
+        """Events that a run within this one has given notice of."""
         self._hold: IO[bytes] | None = None
         self._keeper: keeper.Watch | None = None
 
@@ -61,7 +63,7 @@ class Current:
         """How it ended. `ran`: the stages that ran; none of them (not None) and code 0: unchanged."""
         stages = tuple(ran) if ran is not None else None
         state = "unchanged" if code == 0 and stages == () else STATES.get(code, "fault")
-        self._change(state=state, code=code, told=_cut(told), ran=stages or ())
+        self._change(state=state, code=code, told=records.cut(told), ran=stages or ())
         self.ended = True
 
     def note(self, flow_run_id: str = "", api_url: str = "") -> None:
@@ -111,23 +113,34 @@ _ACTIVE: dict[tuple[Path, str], Current] = {}
 
 @contextmanager
 def recorded(
-    root: Path, flow: str, trigger: Trigger | None = None, how: tuple[str, ...] | None = None
+    root: Path,
+    flow: str,
+    trigger: Trigger | None = None,
+    how: tuple[str, ...] | None = None,
+    watched: bool = True,
 ) -> Iterator[Current]:
     """Leave a record of the run that goes on inside. Within a run of the same flow it is that one; one of another flow
-    gets its own, which names the outer one. `how`: what `python -m pipelines` is given to do it again.
+    gets its own, which names the outer one. `how`: what `python -m pipelines` is given to do it again. `watched`: with
+    a keeper beside it, unless it is QUICK; else whoever knows that there is work calls `watch`.
 
     Raises:
-        InputError: GRAFTLINE_TRIGGER names no kind of trigger.
+        InputError: the folder is no project, and nothing is left in it; GRAFTLINE_TRIGGER names no kind of trigger.
     """
     root = root.resolve()
     outer = _ACTIVE.get((root, flow))
     if outer is not None and outer.process == os.getpid():
         yield outer
         return
-    _trying(lambda: _notice_dead(root))
+    _check_project(root)
+    died: list[Record] = []
+    _trying(lambda: died.extend(deaths.notice(root)))
     current = Current(root, _new(root, flow, trigger, how))
     current.begin()
     _ACTIVE[root, flow] = current
+    if flow not in QUICK:
+        _trying(lambda: deaths.tell(root, died))
+        if watched:
+            current.watch()
     error: BaseException | None = None
     try:
         yield current
@@ -138,13 +151,38 @@ def recorded(
         _ACTIVE.pop((root, flow), None)
         current.finish(error)
         _tell(current)
+        if os.getpid() == current.process:
+            _trying(lambda: deaths.tell(root, died))
+            _trying(lambda: _bound(root))
+
+
+def _check_project(root: Path) -> None:
+    for name in ("dvc.yaml", "params.yaml"):
+        if not (root / name).is_file():
+            raise InputError(f"{name} is not in {root}. Run from a project's root.")
+
+
+def _bound(root: Path) -> None:
+    """Where nobody serves, nothing else prunes the records."""
+    num = len(records.names(root))
+    if num % _OFTEN == 0 and num > 10 and (root / "infra" / "operations.yaml").is_file():
+        from components.params import load_yaml
+
+        try:
+            keep = load_yaml(root / "infra" / "operations.yaml")["runs"]["keep"]
+        except (InputError, LookupError, TypeError):
+            return  # whoever reads all of it tells
+        if isinstance(keep, int) and keep >= 10 and num > 1.1 * keep:
+            records.prune(root, keep)
 
 
 def _tell(ended: Current) -> None:
     """What is worth a notice of how it ended; the reaper tells of those that could not."""
     events: dict[str, Any] = {"fault": "fault", "timed_out": "fault", "refused": "refused", "done": "done"}
     one = ended.record
-    if one.state in events and os.getpid() == ended.process:
+    if one.state in events and os.getpid() == ended.process and events[one.state] not in ended.told_within:
+        for around in _ACTIVE.values():
+            around.told_within.add(events[one.state])
         told = f"{one.flow} ended as {one.state}: {one.told}" if one.told else f"{one.flow} ended as {one.state}"
         try:
             from pipelines.notices import notice  # reads the settings, which costs more than all the rest here
@@ -184,46 +222,7 @@ def _ending(error: BaseException | None) -> tuple[int, str]:
     return 1, f"{type(error).__name__}: {error}"
 
 
-# --- those that died ---
-
-
-@contextmanager
-def reaping(root: Path) -> Iterator[None]:
-    """One at a time decides what is dead, so that nothing is marked or resumed twice."""
-    with (records.folder(root) / "reap.lock").open("a+b") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
-def dead(root: Path) -> list[Record]:
-    """Runs that died and are not marked yet, the newest first: of those whose lease's file is there still, and of the
-    newest ones."""
-    asked = {*leases.held(records.folder(root)), *records.names(root)[:_RECENT]}
-    found = [one for name in sorted(asked, reverse=True) if (one := records.read(root, name)) is not None]
-    return [one for one in found if one.ended is None and records.alive(root, one) is False]
-
-
-def mark(root: Path, record: Record, seen: str = "") -> Record:
-    """Write that it crashed; only inside `reaping`. `seen`: what the keeper saw of its end."""
-    why = _cut(leases.why_dead(record.lease, seen))
-    marked = dataclasses.replace(record, state="crashed", ended=time.time(), told=why)
-    records.write(root, marked)
-    leases.place(records.folder(root), record.id).unlink(missing_ok=True)
-    return marked
-
-
-def _notice_dead(root: Path) -> None:
-    if leases.held(records.folder(root)):
-        with reaping(root):
-            for one in dead(root):
-                mark(root, one)
-
-
 # --- what else a record tells ---
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST else text[:_LONGEST] + " …"
 
 
 def _without_secret(url: str) -> str:
@@ -257,7 +256,7 @@ def _commit(root: Path) -> str:
         return ""
 
 
-def _trying(do: Callable[[], None]) -> None:
+def _trying(do: Callable[[], object]) -> None:
     """A record that cannot be kept stops no run."""
     try:
         do()

@@ -25,7 +25,7 @@ from components import params as params_module
 from components.contracts import InputError, Refused, read_json, write_json
 from components.job import Job, alone
 from components.params import Params, ParamsError, Run
-from pipelines import dag, history, libraries
+from pipelines import dag, gpu, history, libraries
 
 DONE, FAULT, MISTAKE, REFUSED = 0, 1, 2, 3
 
@@ -206,13 +206,14 @@ def _run(name: str, root: Path) -> None:
     declared = {s.name: s for s in dag.load(root)}[name]
     settled = _settled(root).get(name, {})
     job = Job(name, run, root, module.NEEDS, declared.deps, partial(history.commit_of, root), settled)
+    if _helps() and not hasattr(typed[name], "processes"):
+        raise InputError(f"torchrun started several processes, and {name} is not for several")
+    if not _helps():
+        job.clear()
+    with gpu.held(gpu.devices(name, run.device, getattr(typed[name], "processes", 1))):
+        metrics = module.run(typed[name], job)
     if _helps():
-        if not hasattr(typed[name], "processes"):
-            raise InputError(f"torchrun started several processes, and {name} is not for several")
-        module.run(typed[name], job)
         return
-    job.clear()
-    metrics = module.run(typed[name], job)
     write_json(job.out("metrics.json"), metrics)
     prefix = f"artifacts/{name}/"
     outs = [o for o in declared.outs if o != f"{prefix}lineage.json"]

@@ -9,6 +9,7 @@ from typing import Any
 import factories
 import numpy as np
 import pandas as pd
+import pytest
 import upstream
 
 from components.contracts import write_json
@@ -39,6 +40,12 @@ def hand_over(root: Path, profile_samples: int) -> Path:
 def of_images(root: Path) -> Path:
     """240 images of three shapes."""
     return finish(root, per_label=80)
+
+
+def images(folders: pytest.TempPathFactory) -> Path:
+    """The same, made once for all tests of a session: copy it, or leave it as it is."""
+    place = folders.getbasetemp() / "images-made-once"
+    return place if place.exists() else of_images(place)
 
 
 def of_texts(root: Path) -> Path:

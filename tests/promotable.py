@@ -94,6 +94,7 @@ def project(root: Path, git: bool = True) -> Path:
     (root / "infra").mkdir(parents=True)
     shutil.copy(REPOSITORY / "infra/operations.yaml", root / "infra/operations.yaml")
     (root / "params.yaml").write_text(f"run: {{name: {NAME}}}\n")
+    (root / "dvc.yaml").write_text("stages: {}\n")
     (root / ".gitignore").write_text("/releases\n/deployed\n/.graftline\n")
     if git:
         call(root, "init", "-q")

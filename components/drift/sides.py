@@ -68,12 +68,7 @@ def found(data: str, source: Choice, job: Job) -> Side:
     model, run = load_run(job.source("finetune", "runs") / "main")
     task = plugins.load("tasks", run.task)
     module = source.load()
-    lacking = sorted(set(task.INPUTS) - set(module.INPUTS))
-    if lacking:
-        raise InputError(
-            f"drift.current.source: {source.name} gives {', '.join(module.INPUTS)}, but the task {run.task} "
-            f"needs {', '.join(lacking)}. Choose another source."
-        )
+    samples.must_give(module, task, "drift.current.source")
     # A source may write the samples it makes below its job's folder; here it must not outlive the stage.
     inner = Job("ingest", job.run, job.work("current"), ())
     try:

@@ -67,10 +67,7 @@ class Params(params.Params):
     @field_validator("columns", "embeddings")
     @classmethod
     def _kind(cls, choice: Choice, info: Any) -> Choice:
-        if info.field_name not in choice.load().KINDS:
-            fit = [n for n in plugins.names(choice.family) if info.field_name in plugins.load(choice.family, n).KINDS]
-            raise ValueError(f"{choice.name} does not compare {info.field_name}. Those that do: {', '.join(fit)}")
-        return choice
+        return plugins.comparing(info.field_name, choice)
 
 
 def run(params: Params, job: Job) -> dict[str, float]:

@@ -13,11 +13,9 @@ on is neither encrypted nor asks who calls: use it in a network that is yours al
 
 from __future__ import annotations
 
-import base64
 import json
 import multiprocessing
 import os
-import pickle
 import signal
 import socket
 import sys
@@ -128,10 +126,10 @@ def _why(codes: dict[int, int], num: int, store: Any) -> BaseException:
     """What ended them: a mistake that one told; else that one was killed; else the first fault. Others' faults then
     come of having lost it."""
     spoke = [rank for rank in codes if store.check([f"told {rank}"])]
-    told = {rank: pickle.loads(base64.b64decode(store.get(f"told {rank}"))) for rank in spoke}  # noqa: S301  ours
-    for error, _ in told.values():
-        if isinstance(error, InputError | OSError):
-            return error
+    told = {rank: json.loads(store.get(f"told {rank}")) for rank in spoke}
+    for one in told.values():
+        if mistake := _mendable(one):
+            return mistake
     killed = [(rank, -code) for rank, code in codes.items() if code < 0]
     if killed or not told:
         rank, number = killed[0] if killed else (min(codes), 0)
@@ -141,10 +139,28 @@ def _why(codes: dict[int, int], num: int, store: Any) -> BaseException:
             f"process {rank + 1} of {num} {how}{memory}; the others were ended. Run again to go on from the last "
             "epoch; if memory was short, take fewer (finetune.processes) or a smaller finetune.batch_size"
         )
-    rank, (error, trace) = min(told.items(), key=lambda item: "distributed" in item[1][1])  # a lost peer: last
-    fault = RuntimeError(f"process {rank + 1} of {num}: {type(error).__name__}: {error}")
-    fault.__cause__ = RuntimeError(f"\n{trace}")
+    rank, one = min(told.items(), key=lambda item: "distributed" in item[1]["trace"])  # a lost peer: last
+    fault = RuntimeError(f"process {rank + 1} of {num}: {one['name']}: {one['words']}")
+    fault.__cause__ = RuntimeError(f"\n{one['trace']}")
     return fault
+
+
+def _words(error: BaseException, trace: str) -> str:
+    """What a process says of its end, as text: whoever reads it runs nothing of what it holds."""
+    kind = "mistake" if isinstance(error, InputError) else "system" if isinstance(error, OSError) else "fault"
+    system = [getattr(error, name, None) for name in ("errno", "strerror", "filename")]
+    told = {"kind": kind, "name": type(error).__name__, "words": str(error), "system": system, "trace": trace}
+    return json.dumps(told, default=str)
+
+
+def _mendable(told: dict[str, Any]) -> InputError | OSError | None:
+    """What stage.py tells a user without a traceback; None: a fault."""
+    if told["kind"] == "mistake":
+        return InputError(told["words"])
+    if told["kind"] == "system":
+        number, text, name = told["system"]
+        return OSError(told["words"]) if number is None else OSError(number, text, name)
+    return None
 
 
 def _member(rank: int, num: int, port: int, parent: int, work: Work, params: Any, job: Job) -> None:
@@ -165,14 +181,5 @@ def _member(rank: int, num: int, port: int, parent: int, work: Work, params: Any
         if rank == 0:
             store.set("metrics", json.dumps(metrics))
     except BaseException as error:
-        store.set(f"told {rank}", base64.b64encode(_portable(error, traceback.format_exc())).decode())
+        store.set(f"told {rank}", _words(error, traceback.format_exc()))
         os._exit(1)  # at once: what torch's threads still wait for will not come
-
-
-def _portable(error: BaseException, trace: str) -> bytes:
-    try:
-        content = pickle.dumps((error, trace))
-        pickle.loads(content)  # noqa: S301  written the line before
-        return content
-    except Exception:  # whatever its class does when it is copied
-        return pickle.dumps((RuntimeError(f"{type(error).__name__}: {error}"), trace))

@@ -87,61 +87,104 @@ def train_phase(
 
     `keep` is where the phase's checkpoint lies; with one there, goes on from it. `team`: the processes that do it.
     """
-    trained: nn.Module = model.head if phase.cached else model
-    groups = phase.groups(model)
-    freeze_all_but(model, groups)
-    optimiser = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
-    wrapped, optimiser = fabric.setup(trained, optimiser)
-    rates = [float(g["lr"]) for g in optimiser.param_groups]
-    steps = _num_batches(len(train.rows), settings.batch_size)
+    work = _set_up(model, phase, decision, settings, fabric, title, team)
     with team.as_first_has_it(keep) as found:
-        state, best = checkpoints.resume(found, trained, optimiser, fabric.device)
+        state, best = checkpoints.resume(found, work.trained, work.optimiser, fabric.device)
     while not state.finished:
-        epoch = state.epoch
-        total = 0.0
-        wrapped.train()
-        _frozen_in_eval(model, phase.frozen_norm)
-        batches = _batches(train, settings, epoch, job.run.threads, team)
-        what = f"{title} {phase.name} epoch {epoch + 1}/{phase.epochs}"
-        for step, (inputs, targets, num) in enumerate(job.progress(batches, what, steps)):
-            at = epoch * steps + step
-            share = _schedule(at, phase.epochs * steps, settings.warmup)
-            for group, rate in zip(optimiser.param_groups, rates):
-                group["lr"] = rate * share
-            torch.manual_seed(samples.keyed_seed(settings.seed, phase.name, at, *team.key))
-            with team.statistics():
-                logits = wrapped(*(torch.from_numpy(a).to(fabric.device) for a in inputs))
-            value = decision.loss(logits, torch.from_numpy(targets).to(fabric.device), settings.label_smoothing)
-            if team.size > 1:
-                value = value * (len(targets) / num)  # so that the sum over the processes is the mean over the batch
-            if phase.penalty is not None:
-                value = value + phase.penalty(model) / team.size
-            _finite(value, title, epoch, step, share * max(rates))
-            optimiser.zero_grad()
-            fabric.backward(value)
-            team.sum_gradients(p for group in optimiser.param_groups for p in group["params"])
-            fabric.clip_gradients(wrapped, optimiser, max_norm=settings.max_gradient_norm)
-            optimiser.step()
-            total += float(value.detach()) * num
-        total = float(team.total(torch.tensor(total, dtype=torch.float64)))
-        figures = measure(wrapped, validation, decision, settings.batch_size, fabric.device, team)
-        state = _after_epoch(
-            state, phase, figures, total / len(train.rows), rates[0] * share, len(train.rows), settings
-        )
+        what = f"{title} {phase.name} epoch {state.epoch + 1}/{phase.epochs}"
+        train_loss, rate = _train_epoch(work, train, state.epoch, job, what)
+        figures = measure(work.wrapped, validation, decision, settings.batch_size, fabric.device, team)
+        state = _after_epoch(state, phase, figures, train_loss, rate, len(train.rows), settings)
         if state.best_epoch == state.epoch:
-            best = {k: v.detach().cpu().clone() for k, v in trained.state_dict().items()}
-        team.must_agree(f"the weights after {what}", digest(trained.state_dict()) if team.size > 1 else "")
+            best = {k: v.detach().cpu().clone() for k, v in work.trained.state_dict().items()}
+        team.must_agree(f"the weights after {what}", digest(work.trained.state_dict()) if team.size > 1 else "")
         if team.rank == 0:
-            checkpoints.write(keep, trained, optimiser, best, state)
+            checkpoints.write(keep, work.trained, work.optimiser, best, state)
         row = state.history[-1]
         job.say(
             f"{what}: loss {row['train_loss']:.4f}, on validation {row['validation_loss']:.4f}, "
             f"accuracy {row['validation_accuracy']:.4f}"
         )
-    trained.load_state_dict(best)
+    work.trained.load_state_dict(best)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     return state
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A phase under way: what each of its steps takes."""
+
+    model: TransferModel
+    phase: Phase
+    trained: nn.Module
+    """The model, or its head alone."""
+    wrapped: Any
+    """The same as Fabric has it."""
+    optimiser: Any
+    rates: tuple[float, ...]
+    """Learning rate of each of the optimiser's groups, before the schedule."""
+    decision: ModuleType
+    settings: Settings
+    fabric: Fabric
+    title: str
+    team: Team
+
+
+def _set_up(
+    model: TransferModel, phase: Phase, decision: ModuleType, settings: Settings, fabric: Fabric, title: str, team: Team
+) -> _Work:
+    trained: nn.Module = model.head if phase.cached else model
+    groups = phase.groups(model)
+    freeze_all_but(model, groups)
+    optimiser = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
+    wrapped, optimiser = fabric.setup(trained, optimiser)
+    rates = tuple(float(g["lr"]) for g in optimiser.param_groups)
+    return _Work(model, phase, trained, wrapped, optimiser, rates, decision, settings, fabric, title, team)
+
+
+def _train_epoch(work: _Work, train: Data, epoch: int, job: Job, what: str) -> tuple[float, float]:
+    """Mean loss, and the first group's learning rate at the end."""
+    steps = _num_batches(len(train.rows), work.settings.batch_size)
+    total = 0.0
+    work.wrapped.train()
+    _frozen_in_eval(work.model, work.phase.frozen_norm)
+    batches = _batches(train, work.settings, epoch, job.run.threads, work.team)
+    for step, (inputs, targets, num) in enumerate(job.progress(batches, what, steps)):
+        at = epoch * steps + step
+        share = _schedule(at, work.phase.epochs * steps, work.settings.warmup)
+        for group, rate in zip(work.optimiser.param_groups, work.rates):
+            group["lr"] = rate * share
+        torch.manual_seed(samples.keyed_seed(work.settings.seed, work.phase.name, at, *work.team.key))
+        value = _loss(work, inputs, targets, num)
+        _finite(value, work.title, epoch, step, share * max(work.rates))
+        _step(work, value)
+        total += float(value.detach()) * num
+    total = float(work.team.total(torch.tensor(total, dtype=torch.float64)))
+    return total / len(train.rows), work.rates[0] * share
+
+
+def _loss(work: _Work, inputs: tuple[Array, ...], targets: Array, num: int) -> torch.Tensor:
+    """Of this process's part of a batch of `num` samples: summed over the processes it is the batch's mean."""
+    team, device = work.team, work.fabric.device
+    with team.statistics():
+        logits = work.wrapped(*(torch.from_numpy(a).to(device) for a in inputs))
+    value: torch.Tensor = work.decision.loss(
+        logits, torch.from_numpy(targets).to(device), work.settings.label_smoothing
+    )
+    if team.size > 1:
+        value = value * (len(targets) / num)
+    if work.phase.penalty is not None:
+        value = value + work.phase.penalty(work.model) / team.size
+    return value
+
+
+def _step(work: _Work, value: torch.Tensor) -> None:
+    work.optimiser.zero_grad()
+    work.fabric.backward(value)
+    work.team.sum_gradients(p for group in work.optimiser.param_groups for p in group["params"])
+    work.fabric.clip_gradients(work.wrapped, work.optimiser, max_norm=work.settings.max_gradient_norm)
+    work.optimiser.step()
 
 
 def freeze_all_but(model: nn.Module, groups: list[dict[str, Any]]) -> None:

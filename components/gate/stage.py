@@ -25,15 +25,11 @@ from components.job import Job
 NEEDS = ("evaluate", "bias", "drift")
 
 
-class RuleParams(params.Params):
+class RuleParams(params.Limited):
     """One rule: a metric and exactly one limit."""
 
     metric: str
     """<stage>.<metric>, as in artifacts/<stage>/metrics.json: evaluate.accuracy_low"""
-    at_least: float | None = Field(default=None, strict=True, allow_inf_nan=False)
-    """The smallest value that passes."""
-    at_most: float | None = Field(default=None, strict=True, allow_inf_nan=False)
-    """The largest value that passes."""
     name: str = Field(default="", max_length=120)
     """What to call it in the verdict; by default the metric and its limit."""
     why: str = Field(default="", max_length=400)
@@ -51,28 +47,9 @@ class RuleParams(params.Params):
             f"not a metric that the gate reads. {hint}Allowed: {', '.join(f'{n}.<metric>' for n in NEEDS)}"
         )
 
-    @model_validator(mode="after")
-    def _one_limit(self) -> Self:
-        if (self.at_least is None) == (self.at_most is None):
-            given = "neither" if self.at_least is None else "both"
-            raise ValueError(f"give exactly one of `at_least` and `at_most` for {self.metric} (given: {given})")
-        return self
-
-    @property
-    def limit(self) -> float:
-        """The limit, whichever side it is on."""
-        limit = self.at_least if self.at_least is not None else self.at_most
-        assert limit is not None, "one of the two is there"
-        return float(limit)
-
-    @property
-    def side(self) -> str:
-        """at_least or at_most."""
-        return "at_least" if self.at_least is not None else "at_most"
-
     def title(self) -> str:
         """'evaluate.accuracy_low at least 0.95', after the rule's own name where it has one."""
-        told = f"{self.metric} {self.side.replace('_', ' ')} {self.limit:.12g}"
+        told = super().title()
         return f"{self.name} ({told})" if self.name else told
 
 

@@ -47,12 +47,7 @@ def run(params: Params, job: Job) -> dict[str, float]:
         raise InputError(f"ingest.data: {params.data} is not there. Put the data there, or name its folder.")
     for problem in watched.problems(data):
         job.say(f"warning: {problem}")
-    lacking = sorted(set(task.INPUTS) - set(source.INPUTS))
-    if lacking:
-        raise InputError(
-            f"ingest.source: {params.source.name} gives {', '.join(source.INPUTS)}, but run.task {job.run.task} "
-            f"needs {', '.join(lacking)}. Choose another source."
-        )
+    samples.must_give(source, task, "ingest.source")
     job.out("samples/.keep").touch()
     found = list(source.find(params.source.params, data, job))
     if not found:

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from components import plugins, samples
-from components.contracts import INPUT, PROPERTY, Found, InputError
+from components.contracts import INPUT, PROPERTY, Found
 from components.job import Job
 from components.plugins import Choice
 
@@ -46,33 +45,6 @@ class Arrived:
     """What to remember of the others at once, so that they are not read again."""
 
 
-def fingerprint(data: Path) -> str:
-    """Changes with any file's name, size or time below a folder (or of a file); reads none of them."""
-    digest = hashlib.sha256()
-    for name, size, changed in sorted(_stats(data)):
-        digest.update(f"{name}\0{size}\0{changed}\n".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
-
-
-def _stats(place: Path) -> Iterable[tuple[str, int, int]]:
-    waiting = [(str(place), "")] if place.is_dir() else []
-    if not waiting and place.exists():
-        state = place.stat()
-        yield place.name, state.st_size, state.st_mtime_ns
-    while waiting:
-        folder, below = waiting.pop()
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                try:
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append((entry.path, f"{below}{entry.name}/"))
-                        continue
-                    state = entry.stat()
-                    yield below + entry.name, state.st_size, state.st_mtime_ns
-                except OSError:  # gone meanwhile, or a link to nowhere
-                    yield below + entry.name, -1, -1
-
-
 def gather(
     data: Path, source: Choice, known: Collection[str], seen: Collection[str], inner: Job, job: Job, now: float
 ) -> Arrived:
@@ -83,12 +55,7 @@ def gather(
         InputError: a source that does not fit, or nothing there at all.
     """
     task, module = plugins.load("tasks", inner.run.task), source.load()
-    lacking = sorted(set(task.INPUTS) - set(module.INPUTS))
-    if lacking:
-        raise InputError(
-            f"monitor.source: {source.name} gives {', '.join(module.INPUTS)}, but run.task {inner.run.task} needs "
-            f"{', '.join(lacking)}. Choose another source in infra/operations.yaml"
-        )
+    samples.must_give(module, task, "monitor.source (infra/operations.yaml)")
     inner.out("samples/.keep").touch()
     marked = [(mark(one, task, inner), one) for one in module.find(source.params, data.resolve(), inner)]
     fresh = {sign: one for sign, one in marked if sign not in seen}

@@ -40,9 +40,18 @@ class RuleLike(Protocol):
     """A rule of infra/operations.yaml."""
 
     metric: str
-    at_least: float | None
-    at_most: float | None
     optional: bool
+
+    @property
+    def limit(self) -> float:
+        """What the metric is held against."""
+
+    @property
+    def side(self) -> str:
+        """at_least or at_most."""
+
+    def title(self) -> str:
+        """In words."""
 
 
 def unknown(metric: str) -> str:
@@ -63,9 +72,7 @@ def judge(rules: Iterable[RuleLike], metrics: Mapping[str, float], why_not: str 
 
 
 def _judge_one(rule: RuleLike, metrics: Mapping[str, float], why_not: str) -> contracts.Rule:
-    side, limit = ("at_most", rule.at_most) if rule.at_least is None else ("at_least", rule.at_least)
-    assert limit is not None, "settings refuse a rule without a limit"
-    title = f"{rule.metric} {side.replace('_', ' ')} {limit:.12g}"
+    title, side, limit = rule.title(), rule.side, rule.limit
     value = metrics.get(rule.metric.removeprefix(f"{STAGE}."))
     if value is None or not math.isfinite(value):
         told = "not measured" + (f": {why_not}" if why_not else "") + (" (optional)" if rule.optional else "")

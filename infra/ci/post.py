@@ -1,4 +1,4 @@
-"""Posts a comment to a pull request, or opens one; where a comment with the same first line is there, that is replaced.
+"""Posts a comment to a pull request, or opens one; its own comment with the same first line is replaced.
 
 Needs Python alone, so that the job with the right to write runs nothing else. GitHub: GITHUB_TOKEN, GITHUB_REPOSITORY,
 GITHUB_API_URL, and PULL_REQUEST (its number). GitLab: GITLAB_TOKEN, CI_API_V4_URL, CI_PROJECT_ID and
@@ -16,7 +16,7 @@ import sys
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -97,14 +97,27 @@ def comment(file: Path, environment: Mapping[str, str]) -> str:
     one, project, place = host(environment)
     if not place:
         raise Unable("PULL_REQUEST or CI_MERGE_REQUEST_IID must say which pull request")
-    there = [c for c in one.listed(place) if str(c.get("body", "")).startswith(mark)]
+    gitlab = place.endswith("/notes")
+    mine = author(one, gitlab)
+    there = [c for c in one.listed(place) if str(c.get("body", "")).startswith(mark) and mine(c)]
     if not there:
         one.call("POST", place, {"body": text})
         return "posted"
-    gitlab = place.endswith("/notes")
     where = f"{place}/{there[0]['id']}" if gitlab else f"{project}/issues/comments/{there[0]['id']}"
     one.call("PUT" if gitlab else "PATCH", where, {"body": text})
     return "replaced"
+
+
+def author(one: Host, gitlab: bool) -> Callable[[dict[str, Any]], bool]:
+    """Whether a comment is the token's own. Anybody can write one with our first line, and it is theirs."""
+    if gitlab:
+        own = one.call("GET", "/user").get("id")
+        return lambda c: own is not None and (c.get("author") or {}).get("id") == own
+    try:
+        own = one.call("GET", "/user").get("id")
+    except Unable:  # a workflow's own token is no user; what it posts is of the bot below, which nobody can be
+        return lambda c: (c.get("user") or {}).get("type") == "Bot" and c["user"].get("login") == "github-actions[bot]"
+    return lambda c: own is not None and (c.get("user") or {}).get("id") == own
 
 
 def propose(branch: str, into: str, title: str, file: Path, environment: Mapping[str, str]) -> str:

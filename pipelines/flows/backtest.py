@@ -2,42 +2,54 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from prefect import flow
 from prefect.artifacts import create_link_artifact
-from prefect.context import FlowRunContext
-from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed, Failed, State
 
 from components.contracts import InputError
-from pipelines import flows as _  # noqa: F401  ties this process to serve
-from pipelines import runs
+from pipelines import flows, runs
 from pipelines.backtest import Wish
 from pipelines.backtest import backtest as replay
-from pipelines.triggers import Trigger, guess_trigger
+from pipelines.flows import origin
 
 PAGE = "reports/backtest/index.html"
 
 
 @flow(name="backtest", persist_result=False)
 def backtest(
-    root: str = ".", trigger: str = "", cause: str = "", date: str = "", period: str = "month", quick: bool = False
+    date: str,
+    root: str = ".",
+    trigger: str = "",
+    cause: str = "",
+    period: Literal["week", "month", "quarter", "year"] = "month",
+    max_cuts: int = Wish.max_cuts,
+    min_train: int = Wish.min_train,
+    min_judged: int = Wish.min_judged,
+    quick: bool = False,
 ) -> State[Any]:
-    """Replay dated data. `date`: the attribute that holds a sample's date; `period`: week, month, quarter or year."""
-    project = Path(root).resolve()
-    guessed = guess_trigger(cause)
+    """Replay dated data.
+
+    Args:
+        date: the attribute that holds a sample's date.
+        root: the project's folder.
+        trigger: what started it; empty: as Prefect knows.
+        cause: why, in words.
+        period: how time is cut.
+        max_cuts: most models that are trained.
+        min_train: fewer samples before a date are too few to train on.
+        min_judged: a period with fewer samples is not judged.
+        quick: a linear probe in place of the project's strategy.
+    """
+    wish = Wish(date, period, max_cuts, min_train, min_judged, quick)
     try:
-        with runs.recorded(
-            project, "backtest", Trigger(trigger or guessed.kind, guessed.who, guessed.cause), how=()
-        ) as run:
-            context = FlowRunContext.get()
-            if context and context.flow_run:
-                run.note(flow_run_id=str(context.flow_run.id), api_url=str(PREFECT_API_URL.value() or ""))
+        project = flows.project(root)
+        with runs.recorded(project, "backtest", origin.trigger(trigger, cause), how=()) as run:
+            origin.note(run)
             if not date:
                 raise InputError("date: name the attribute that holds a sample's date")
-            code = replay(project, Wish(date=date, period=period, quick=quick))
+            code = replay(project, wish)
             run.end(code, PAGE)
     except InputError as error:
         return Failed(name="Mistake", message=str(error))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from uuid import UUID
 
@@ -19,7 +18,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Crashed
 
-from pipelines import records
+from pipelines import deaths, records
 
 TAG = "run:"
 """A flow run bears this and the id of its record as a tag, so that it is found even if it died before its record knew
@@ -51,7 +50,7 @@ def catch_up(root: Path, api_url: str) -> None:
     for name in records.names(root)[:50]:
         one = records.read(root, name)
         if one and one.state == "crashed" and not one.shown and mark(one.flow_run_id, api_url, one.told, one.id):
-            records.write(root, dataclasses.replace(one, shown=True))
+            deaths.was_shown(root, one.id)
 
 
 def _filter(flow_run_id: str, run_id: str) -> FlowRunFilter | None:

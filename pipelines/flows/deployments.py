@@ -34,6 +34,10 @@ def load(root: Path, project: str) -> list[RunnerDeployment]:
 
 def _deployment(root: Path, raw: dict[str, Any], project: str) -> RunnerDeployment:
     entrypoint = str(raw.get("entrypoint", ""))
+    if not all(entrypoint.partition(":")):
+        raise InputError(
+            f"{FILE}: entrypoint: {entrypoint!r} must be FILE:FLOW, such as pipelines/flows/train.py:train"
+        )
     try:
         schedules: list[Any] = [_schedule(dict(one)) for one in raw.get("schedules") or []]
         made = RunnerDeployment.from_entrypoint(
@@ -66,10 +70,16 @@ def _schedule(raw: dict[str, Any]) -> DeploymentScheduleCreate:
 
 
 def _limit(raw: Any) -> int | ConcurrencyLimitConfig | None:
+    if raw is None:
+        return None
+    given = raw.get("limit") if isinstance(raw, dict) else raw
+    if not isinstance(given, int) or isinstance(given, bool) or given < 1:
+        place = "concurrency_limit.limit" if isinstance(raw, dict) else "concurrency_limit"
+        raise ValueError(f"{place} must be a whole number from 1; given: {given!r}")
     if not isinstance(raw, dict):
-        return None if raw is None else int(raw)
+        return given
     return ConcurrencyLimitConfig(
-        limit=int(raw["limit"]),
+        limit=given,
         collision_strategy=ConcurrencyLimitStrategy(raw.get("collision_strategy", "ENQUEUE")),
         grace_period_seconds=raw.get("grace_period_seconds"),
     )

@@ -25,7 +25,8 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Crashed
 
 from components.contracts import InputError
-from pipelines import runs, triggers
+from pipelines import runs
+from pipelines.flows import served
 
 SHUTDOWN = "Runner is shutting down."
 """What Prefect's runner says of the runs that it ends when it ends."""
@@ -67,19 +68,35 @@ def settle(root: Path, ids: Mapping[str, UUID]) -> list[str]:
     """Before anything runs: mark what died with the last serve, drop what was missed but the newest, and have that
     made up for; what was done, in words."""
     told = []
-    interrupted = {one.flow_run_id for one in runs.history(root) if one.state == "interrupted"}
     with get_client(sync_client=True) as client:
+        living = _let_end(root, {str(one.id) for deployment in ids.values() for one in _open(client, deployment)})
+        interrupted = {one.flow_run_id for one in runs.history(root) if one.state == "interrupted"}
         for flow, deployment in ids.items():
-            told += _settle(client, flow, deployment, interrupted)
+            told += _settle(client, flow, deployment, interrupted, living)
     return told
 
 
-def _settle(client: SyncPrefectClient, flow: str, deployment: UUID, interrupted: set[str]) -> list[str]:
+def _let_end(root: Path, flow_runs: set[str], seconds: float = 30) -> set[str]:
+    """Runs of a serve that was killed end by themselves (flows/__init__.py), which takes up to 21 s: how they ended
+    is known only then. Which of these flow runs live nonetheless."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = [one for one in runs.history(root)[:50] if one.flow_run_id in flow_runs and runs.alive(root, one)]
+        if not found or time.monotonic() > deadline:
+            return {one.flow_run_id for one in found}
+        time.sleep(0.2)
+
+
+def _settle(
+    client: SyncPrefectClient, flow: str, deployment: UUID, interrupted: set[str], living: set[str]
+) -> list[str]:
     now, told = datetime.now(UTC), []
     missed: list[FlowRun] = []
     for one in _open(client, deployment):
         due = one.expected_start_time or now
-        if one.state_type in (StateType.RUNNING, StateType.CANCELLING):
+        if str(one.id) in living:
+            told.append(f"{flow}: {one.name} of the last serve still runs; left alone")
+        elif one.state_type in (StateType.RUNNING, StateType.CANCELLING):
             client.set_flow_run_state(one.id, Crashed(message="serve was gone, and with it this run"), force=True)
             told.append(f"{flow}: {one.name} was running when the last serve went; shown as crashed")
         elif due <= now and (one.state_type == StateType.PENDING or one.auto_scheduled):
@@ -168,12 +185,12 @@ def _due(client: SyncPrefectClient, deployment: UUID) -> datetime | None:
 
 
 def end_unwatched(root: Path, seconds: float = 20) -> None:
-    """End what goes on in this project without a person: a run that died and was resumed is nobody's child."""
-    kinds = (*triggers.UNWATCHED, "resume")
-    mine = [one for one in runs.history(root)[:50] if one.trigger.kind in kinds and runs.alive(root, one)]
+    """End what serve started and is nobody's child: a run that died and was resumed. What a person, cron or CI started
+    here, in another container or on another host that sees this folder, is not ours to end."""
+    mine = [one for one in runs.history(root)[:50] if one.ended is None and served.is_ours(one.lease)]
     for one in mine:
         with suppress(OSError):
             os.kill(one.lease.pid, signal.SIGTERM)
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and any(runs.alive(root, one) for one in mine):
+    while time.monotonic() < deadline and any(served.is_ours(one.lease) for one in mine):
         time.sleep(0.1)

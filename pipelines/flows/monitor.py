@@ -14,34 +14,32 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.schemas.objects import State
-from prefect.context import FlowRunContext
-from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed, Failed
 
 from components.contracts import InputError, Refused, read_json
 from components.params import load_yaml
-from pipelines import looks, runs
+from pipelines import flows, looks, runs
 from pipelines import monitor as monitoring
-from pipelines.flows import pages, server
+from pipelines.flows import origin, pages, server
 from pipelines.flows import train as training
+from pipelines.flows.endings import ENDINGS
 from pipelines.looks import Looked
+from pipelines.outcomes import DONE, FAULT, REFUSED
 from pipelines.triggers import Trigger
 
 
 @flow(name="monitor", persist_result=False)
 def monitor(root: str = ".", trigger: str = "", cause: str = "", only_look: bool = False) -> State[Any]:
     """Judge new data by the live bundle; after a failed rule do what monitor.then says."""
-    project = Path(root).resolve()
     server.hush()
-    context = FlowRunContext.get()
-    flow_run = context.flow_run if context else None
 
     def begun(run: runs.Current) -> None:
-        run.note(str(flow_run.id) if flow_run else "", PREFECT_API_URL.value() or "")
+        origin.note(run)
         run.watch()
 
     try:
-        by = training._trigger(flow_run, trigger, cause)
+        project = flows.project(root)
+        by = origin.trigger(trigger, cause)
         code, told, looked = monitoring.go(project, only_look, by, _train, begun)
     except Refused as error:
         return Failed(name="Refused", message=str(error))
@@ -57,7 +55,7 @@ def _train(project: Path, trigger: Trigger) -> tuple[int, str]:
     with runs.recorded(project, "train", trigger) as record:
         state = training.train(str(project), trigger.kind, trigger.cause, return_state=True)
         code = record.record.code
-    return training.FAULT if code is None else code, state.message or ""
+    return FAULT if code is None else code, state.message or ""
 
 
 def _state(code: int, told: str, looked: Looked | None) -> State[Any]:
@@ -65,13 +63,13 @@ def _state(code: int, told: str, looked: Looked | None) -> State[Any]:
         return Completed(name="Not needed", message=told)
     if looked.state != "drift":
         return Completed(name={"quiet": "No drift", "waiting": "Waiting for samples"}[looked.state], message=told)
-    if code == training.DONE:
+    if code == DONE:
         return Completed(name="Drift: retrained", message=told)
-    if code == training.REFUSED and told.startswith(monitoring.HELD):
+    if code == REFUSED and told.startswith(monitoring.HELD):
         return Completed(name="Drift: held back", message=told)
-    if code == training.REFUSED:
+    if code == REFUSED:
         return Failed(name="Drift: refused", message=told)
-    return Failed(name=training.ENDINGS.get(code, "Fault"), message=told)
+    return Failed(name=ENDINGS.get(code, "Fault"), message=told)
 
 
 def _show(project: Path, looked: Looked, told: str) -> None:

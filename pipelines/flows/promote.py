@@ -11,15 +11,13 @@ from typing import Any
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
-from prefect.context import FlowRunContext
-from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed, Failed, State
 
 from components.contracts import InputError, Refused
 from components.params import load_yaml
-from pipelines import pointer, runs
+from pipelines import flows, pointer, runs
 from pipelines import promote as promotions
-from pipelines.triggers import KINDS, Trigger
+from pipelines.flows import origin
 
 
 @flow(name="promote", persist_result=False)
@@ -51,12 +49,13 @@ def rollback(
 
 def _told(name: str, root: str, trigger: str, cause: str, act: Callable[[Path, str], list[str]]) -> State[Any]:
     """Record the run, act, leave an artifact, and end in the state that says how."""
-    project = Path(root).resolve()
     try:
-        with runs.recorded(project, name, _trigger(trigger, cause), how=()) as run:
-            context = FlowRunContext.get()
-            if context and context.flow_run:
-                run.note(flow_run_id=str(context.flow_run.id), api_url=str(PREFECT_API_URL.value() or ""))
+        project = flows.project(root)
+    except InputError as error:
+        return Failed(name="Mistake", message=str(error))
+    try:
+        with runs.recorded(project, name, origin.trigger(trigger, cause), how=()) as run:
+            origin.note(run)
             lines = act(project, cause)
     except Refused as error:
         _show(project, name, cause, "Refused", str(error).splitlines())
@@ -66,18 +65,6 @@ def _told(name: str, root: str, trigger: str, cause: str, act: Callable[[Path, s
         return Failed(name="Mistake", message=str(error))
     _show(project, name, cause, "Done", lines)
     return Completed(message=next((line for line in reversed(lines) if " is live" in line), lines[0]).strip())
-
-
-def _trigger(kind: str, cause: str) -> Trigger:
-    """Who or what started this flow run: as told, else a schedule or an event by Prefect's own word, else as usual."""
-    if kind and kind not in KINDS:
-        raise InputError(f"trigger: {kind!r} is none of {', '.join(KINDS)}")
-    context = FlowRunContext.get()
-    flow_run = context.flow_run if context else None
-    if not kind and flow_run is not None:
-        kind = "schedule" if flow_run.auto_scheduled else ""
-    guessed = runs.guess_trigger(cause)
-    return Trigger(kind or guessed.kind, guessed.who, cause or guessed.cause)
 
 
 def _show(project: Path, name: str, cause: str, ending: str, lines: list[str]) -> None:

@@ -28,12 +28,10 @@ from components.contracts import InputError
 from components.params import load_yaml
 from pipelines import dvc_cli, operations
 from pipelines.flows import deployments, leftovers, served, server, watch
+from pipelines.flows.served import PACE, PORT
 
 HOME = ".graftline/prefect"
 """Where a server that is started here keeps its database and its leases."""
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-TIES = "GRAFTLINE_SERVED"
-"""How a flow run's process knows whose child it is (pipelines/flows/__init__.py): it ends when serve is gone."""
 WORDS = (
     "  records    python -m pipelines runs (.graftline/runs); notices in .graftline/notices.jsonl",
     "  ends with  Ctrl-C or SIGTERM, and with it all that it runs",
@@ -42,46 +40,43 @@ AT_ONCE = 8
 """Most runs at a time: one of each deployment, and a person's promote or rollback never waits for a place."""
 
 
-def serve(root: Path, port: int, host: str = "127.0.0.1") -> int:
-    """Keep the project's deployments until Ctrl-C or SIGTERM; the exit code.
+def serve(root: Path, port: int | None = None) -> int:
+    """Keep the project's deployments until Ctrl-C or SIGTERM; the exit code. `port`: of a server that is started here.
 
     Raises:
-        InputError: another serve keeps this project, the port is taken, the server does not answer, a file of the
-            settings has a mistake, or it would listen beyond this machine without authentication.
+        InputError: another serve keeps this project, the port is taken, the server does not answer, or a file or
+            variable of the settings has a mistake.
     """
     root = root.resolve()
     settings = operations.read(root)
     project = str(load_yaml(root / "params.yaml").get("run", {}).get("name", "")) or root.name
     auth = os.environ.get("PREFECT_SERVER_API_AUTH_STRING", "")
-    if host not in LOOPBACK and not auth:
-        raise InputError(
-            f"--host: {host} can be reached from other machines, and the server would let anybody in. "
-            "Set PREFECT_SERVER_API_AUTH_STRING=NAME:PASSWORD, or leave it at 127.0.0.1"
-        )
     os.chdir(root)  # where flow runs find their code
     secret = {PREFECT_API_AUTH_STRING: PREFECT_API_AUTH_STRING.value() or auth} if auth else {}
-    with served.only_one(root) as uses, temporary_settings(secret), _server(root, port, host) as (url, runs):
+    with served.only_one(root) as uses, temporary_settings(secret), _server(root, port) as (url, runs):
         server.hush()
         known = deployments.load(root, project)
         uses(url)
-        os.environ[TIES] = str(os.getpid())
         try:
-            return asyncio.run(_keep(root, known, settings, url, runs))
+            with served.named(root):
+                return asyncio.run(_keep(root, known, settings, url, runs))
         finally:
-            os.environ.pop(TIES, None)
             leftovers.end_unwatched(root)
 
 
 @contextmanager
-def _server(root: Path, port: int, host: str) -> Iterator[tuple[str, Callable[[], bool]]]:
+def _server(root: Path, given: int | None) -> Iterator[tuple[str, Callable[[], bool]]]:
     if PREFECT_API_URL.value():
+        if given is not None:
+            dvc_cli.say(f"--port {given} means nothing here: PREFECT_API_URL names a server, so none is started")
         with server.reached(root) as url:
             yield url, lambda: True
         return
+    port = PORT if given is None else given
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host if host != "localhost" else "127.0.0.1", port))
+            probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise InputError(
                 f"--port: {port} cannot be listened at ({error.strerror}). Name another one; or, if Prefect's server "
@@ -95,8 +90,8 @@ def _server(root: Path, port: int, host: str) -> Iterator[tuple[str, Callable[[]
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "5",
     }
-    dvc_cli.say(f"Starting Prefect's server at http://{host}:{port} (8 to 20 s)")
-    with server.started(root, port, {k: os.environ.get(k, v) for k, v in besides.items()}, host) as (url, runs):
+    dvc_cli.say(f"Starting Prefect's server at http://127.0.0.1:{port} (8 to 20 s)")
+    with server.started(root, port, {k: os.environ.get(k, v) for k, v in besides.items()}) as (url, runs):
         yield url, runs
 
 
@@ -104,19 +99,11 @@ async def _keep(
     root: Path, known: list[deployments.RunnerDeployment], settings: operations.Operations, url: str,
     runs: Callable[[], bool],
 ) -> int:  # fmt: skip
-    runner = Runner(name=f"serve-{os.getpid()}", limit=AT_ONCE, pause_on_shutdown=False, query_seconds=_pace())
-    ids: dict[str, UUID] = {}
-    ended, loop = asyncio.Event(), asyncio.get_running_loop()
-
-    def end(*_: object) -> None:
-        loop.call_soon_threadsafe(ended.set)
-
-    for wish in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(wish, end)
-    runner.handle_sigterm = end  # type: ignore[method-assign]  # it would take SIGTERM for itself
+    pace = served.seconds(PACE, 5)
+    runner = Runner(name=f"serve-{os.getpid()}", limit=AT_ONCE, pause_on_shutdown=False, query_seconds=pace)
+    ended = _wishes(runner)
     await asyncio.to_thread(leftovers.refuse_foreign, root, known)
-    for one in known:
-        ids[str(one.flow_name)] = await runner.aadd_deployment(one)
+    ids = {str(one.flow_name): await runner.aadd_deployment(one) for one in known}
     await asyncio.to_thread(leftovers.unschedule, known, ids)
     told = await asyncio.to_thread(leftovers.settle, root, ids)
     dvc_cli.say("\n".join([*told, f"Serving {root}", f"  pages      {url.removesuffix('/api')}", *WORDS]))
@@ -126,36 +113,47 @@ async def _keep(
     over = threading.Event()
     greeting = asyncio.create_task(asyncio.to_thread(_greet, ids))
     watching = asyncio.create_task(asyncio.to_thread(watch.keep_on, root, ids, settings, over))
-    alive = asyncio.create_task(_while(runs))
-    waiting = asyncio.create_task(ended.wait())
+    alive, waiting = asyncio.create_task(_while(runs)), asyncio.create_task(ended.wait())
     try:
         await asyncio.wait({running, watching, alive, waiting}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         over.set()
-        if not waiting.done():
-            dvc_cli.say(_complaint(root, alive.done()))
-        else:
-            dvc_cli.say("Ending what runs; interrupt again and it is killed.")
-            for wish in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(wish, lambda *_: _signal_all(runner, kill=True))
+        wished = waiting.done() and not waiting.cancelled()
+        dvc_cli.say("Ending what runs; interrupt again and it is killed." if wished else _complaint(root, alive.done()))
         for task in (alive, waiting):
             task.cancel()
-        asking = asyncio.create_task(_ask_again(runner))
-        with suppress(Exception):
-            await runner.astop()
-        asking.cancel()
+        await _stop(runner, wished)
         await asyncio.gather(running, watching, greeting, return_exceptions=True)
-    return 0 if waiting.done() and not waiting.cancelled() else 1
+    return 0 if wished else 1
+
+
+def _wishes(runner: Runner) -> asyncio.Event:
+    """Set by Ctrl-C and SIGTERM from now on."""
+    ended, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def end(*_: object) -> None:
+        loop.call_soon_threadsafe(ended.set)
+
+    for wish in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(wish, end)
+    runner.handle_sigterm = end  # type: ignore[method-assign]  # it would take SIGTERM for itself
+    return ended
+
+
+async def _stop(runner: Runner, wished: bool) -> None:
+    """End what runs. A second wish kills it."""
+    if wished:
+        for wish in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(wish, lambda *_: _signal_all(runner, kill=True))
+    asking = asyncio.create_task(_ask_again(runner))
+    with suppress(Exception):
+        await runner.astop()
+    asking.cancel()
 
 
 def _greet(ids: dict[str, UUID]) -> None:
     with suppress(Exception):  # the server may just be going
         dvc_cli.say("\n".join(leftovers.greeting(ids)))
-
-
-def _pace() -> float:
-    """Seconds between two looks for what is due."""
-    return float(os.environ.get("PREFECT_RUNNER_POLL_FREQUENCY", "5"))
 
 
 async def _while(runs: Callable[[], bool]) -> None:

@@ -13,7 +13,20 @@ from pathlib import Path
 from typing import IO
 
 from components.contracts import InputError
+from pipelines import leases
 
+TIES = "GRAFTLINE_SERVED"
+"""How a flow run's process knows whose child it is (pipelines/flows/__init__.py): it ends when serve is gone."""
+ROOT = "GRAFTLINE_SERVED_ROOT"
+"""And which project it may work in."""
+OURS = "GRAFTLINE_KEPT_BY"
+"""By which serve knows all that descends from it, a run that its watch resumed too."""
+PORT = 4200
+"""Of a server that is started for serve, unless another is named."""
+PACE = "PREFECT_RUNNER_POLL_FREQUENCY"
+"""Names the seconds between two looks for what is due."""
+WATCH = "GRAFTLINE_WATCH_SECONDS"
+"""Names the seconds between two looks of the watch."""
 FILE = ".graftline/serve.json"
 """Process, address of the API. Locked for as long as serve lives, however it ends."""
 
@@ -46,6 +59,52 @@ def only_one(root: Path) -> Iterator[Callable[[str], None]]:
             yield uses
         finally:
             handle.truncate(0)
+
+
+@contextmanager
+def named(root: Path) -> Iterator[None]:
+    """Have what is started meanwhile know whose it is."""
+    ours = {TIES: str(os.getpid()), ROOT: str(root), OURS: _name()}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)
+
+
+def is_ours(lease: leases.Lease) -> bool:
+    """Whether its holder is a living process of this machine that descends from this one's serve. Only of such a lease
+    is the number that of the very process."""
+    own = leases.own()
+    there = (lease.host, lease.boot, lease.space) == (own.host, own.boot, own.space)
+    if not there or not lease.started or leases.started(lease.pid) != lease.started:
+        return False
+    try:
+        environment = Path(f"/proc/{lease.pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return f"{OURS}={_name()}".encode() in environment
+
+
+def _name() -> str:
+    return f"{os.getpid()} {leases.started(os.getpid())}"
+
+
+def seconds(name: str, default: float, whole: bool = False) -> float:
+    """What an environment variable says, in seconds.
+
+    Raises:
+        InputError: that is no number above 0.
+    """
+    text = os.environ.get(name, "").strip()
+    try:
+        value = (int(text) if whole else float(text)) if text else default
+    except ValueError:
+        value = 0
+    if not 0 < value < 1e6:
+        raise InputError(f"{name}: {text!r} must be a {'whole ' if whole else ''}number of seconds above 0")
+    return value
 
 
 def _locked(handle: IO[str]) -> bool:

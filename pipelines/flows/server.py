@@ -1,6 +1,7 @@
 """Prefect's server: find the one that is named, start one, wait for it, let it take up the rest before it ends.
 
-A server that is started here listens on 127.0.0.1 only, is told not to call home, and dies with us.
+A server that is started here listens on 127.0.0.1 only, lets no other web page in, is told not to call home, and dies
+with us.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from uuid import UUID
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.events.worker import EventsWorker
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.logging.handlers import APILogWorker, PrefectConsoleHandler
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -58,7 +60,7 @@ def reached(root: Path) -> Iterator[str]:
 
 @contextmanager
 def started(
-    root: Path, port: int, besides: Mapping[str, str] | None = None, host: str = "127.0.0.1"
+    root: Path, port: int, besides: Mapping[str, str] | None = None
 ) -> Iterator[tuple[str, Callable[[], bool]]]:
     """A server of our own, until the block ends: its API, and a question: does it still run?
 
@@ -69,14 +71,24 @@ def started(
         InputError: it does not start.
     """
     url, log = f"http://127.0.0.1:{port}/api", root / LOG
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", str(port)]
-    environment = {**os.environ, "PREFECT_SERVER_UI_API_URL": url, **(besides or {})}  # else its pages ask at port 4200
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    pages = {"PREFECT_SERVER_UI_API_URL": url}  # else its pages ask at port 4200
+    environment = {**_closed(port), **os.environ, **pages, **(besides or {})}
     with processes.beside(command, log, environment) as runs, temporary_settings({PREFECT_API_URL: url}):
         wait(f"Prefect's server did not start; see {log}", seconds=120, while_=runs)
         try:
             yield url, runs
         finally:
             drain()  # once it is gone, Prefect would wait for minutes to tell it the rest
+
+
+def _closed(port: int) -> dict[str, str]:
+    """By itself Prefect's server lets every web page that a person here looks at read and do all. CORS keeps other
+    pages from reading; what a page may send without reading the answer wants a token, which only readers have."""
+    return {
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{port},http://localhost:{port}",
+        "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
+    }
 
 
 def free_port() -> int:
@@ -91,7 +103,7 @@ def wait(complaint: str, seconds: float, while_: Callable[[], bool] = lambda: Tr
     """Until the server answers that Prefect's clients reach now.
 
     Raises:
-        InputError: with this complaint, if it does not within these seconds.
+        InputError: with this complaint, if it does not within these seconds; or it lets nobody in without a password.
     """
     deadline = time.monotonic() + seconds
     with get_client(sync_client=True) as client:
@@ -99,6 +111,14 @@ def wait(complaint: str, seconds: float, while_: Callable[[], bool] = lambda: Tr
             if time.monotonic() > deadline or not while_():
                 raise InputError(complaint)
             time.sleep(0.1)
+        try:
+            client.hello()
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code == 401:
+                raise InputError(
+                    f"{PREFECT_API_URL.value()} answers, but lets nobody in without the right NAME:PASSWORD. "
+                    "Set PREFECT_API_AUTH_STRING to what PREFECT_SERVER_API_AUTH_STRING is there"
+                ) from None
 
 
 def drain() -> None:

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -28,17 +27,13 @@ from prefect.states import Cancelled, Completed, Failed
 
 from components.contracts import InputError
 from components.params import load_yaml
-from pipelines import clones, dag, dvc_cli, line, runs
-from pipelines.dvc_cli import DONE, FAULT, INTERRUPTED, MISTAKE, REFUSED, TERMINATED, TIMED_OUT
-from pipelines.flows import crashed, gpu, pages, server
-from pipelines.followed import Ended, Followed, Limits, Step, followed
+from pipelines import clones, dag, dvc_cli, flows, limits, line, runs
+from pipelines.flows import crashed, gpu, origin, pages, server
+from pipelines.flows.endings import ENDINGS, Ending, gone, stopped
+from pipelines.followed import Ended, Followed, Step, followed
+from pipelines.limits import Limits
+from pipelines.outcomes import DONE, FAULT, INTERRUPTED, MISTAKE, TIMED_OUT, needing
 from pipelines.runs import Trigger
-
-ENDINGS = {
-    FAULT: "Fault", MISTAKE: "Mistake", REFUSED: "Refused", TIMED_OUT: "TimedOut", INTERRUPTED: "Interrupted",
-    TERMINATED: "Interrupted",
-}  # fmt: skip
-"""Exit code of a stage -> name of the state in which its task run and the flow run end."""
 
 _CALLED: dict[Path, int] = {}
 """Project that `run` works on, which has read its params.yaml -> how many task runs there are by now."""
@@ -85,18 +80,21 @@ def train(root: str = ".", trigger: str = "", cause: str = "") -> State[Any]:
     A stage that fails or is refused stops those that need it and no others: a refusal still gets its report.
     `trigger` and `cause` say what started it and why; by default as far as Prefect or the environment knows.
     """
-    project, began = Path(root).resolve(), time.monotonic()
     server.hush()
+    try:
+        project = flows.project(root)
+    except InputError as error:
+        return Failed(name=ENDINGS[MISTAKE], message=str(error))
     context = FlowRunContext.get()
     flow_run = context.flow_run if context else None
     if not (project / "dvc.yaml").is_file():
         return Failed(name=ENDINGS[MISTAKE], message=f"{project} is no project: dvc.yaml is not there. See `root`")
     try:
-        with runs.recorded(project, "train", _trigger(flow_run, trigger, cause)) as record:
+        with runs.recorded(project, "train", origin.trigger(trigger, cause)) as record:
             record.note(str(flow_run.id) if flow_run else "", PREFECT_API_URL.value() or "")
             record.watch()
             _tag(flow_run, project, record.record.trigger)
-            ending = _ended(project, began, record.record.trigger, flow_run.id if flow_run else None)
+            ending = _ended(project, record.record.trigger, flow_run.id if flow_run else None)
             record.end(ending.code, ending.told, ending.ran)
     except InputError as error:
         return Failed(name=ENDINGS[MISTAKE], message=str(error))
@@ -105,35 +103,17 @@ def train(root: str = ".", trigger: str = "", cause: str = "") -> State[Any]:
     return ending.state
 
 
-@dataclass(frozen=True)
-class Ending:
-    """How the flow ends."""
-
-    code: int
-    told: str
-    ran: tuple[str, ...] = ()
-    stop: BaseException | None = None
-
-    @property
-    def state(self) -> State[Any]:
-        """The same as Prefect shows it."""
-        if self.code == DONE:
-            return Completed(message=self.told)
-        kind = Cancelled if self.code in (INTERRUPTED, TERMINATED) else Failed
-        return kind(name=ENDINGS.get(self.code, ENDINGS[FAULT]), message=self.told)
-
-
-def _ended(project: Path, began: float, trigger: Trigger, flow_run_id: UUID | None) -> Ending:
+def _ended(project: Path, trigger: Trigger, flow_run_id: UUID | None) -> Ending:
     """The line, and a word on how it ended whatever happens."""
     walk = Walk(project)
     try:
         if project not in _CALLED:
             line.checked(project)
-        limits = _limits(project)
+        allowed = limits.of(project)
         with dvc_cli.turn(project), clones.turn(project), _posted(walk, flow_run_id):
-            ending = walk.through(limits, began)
+            ending = walk.through(allowed)
             if ending.code and not (project / "dvc.yaml").is_file():
-                return Ending(MISTAKE, _gone(project), walk.ran)
+                return Ending(MISTAKE, gone(project), walk.ran)
             state = ending.state
             summary = pages.summary(project, trigger, (state.name or "", ending.told), walk.rows)
             walk.poster.put("markdown", "summary", summary, "What the line came to")
@@ -141,22 +121,12 @@ def _ended(project: Path, began: float, trigger: Trigger, flow_run_id: UUID | No
     except InputError as error:
         return Ending(MISTAKE, str(error), walk.ran)
     except (KeyboardInterrupt, SystemExit, TerminationSignal) as stop:
-        return _stopped(stop, walk.ran)
+        return stopped(stop, walk.ran)
     except Exception as error:
         if not (project / "dvc.yaml").is_file():
-            return Ending(MISTAKE, _gone(project), walk.ran)
+            return Ending(MISTAKE, gone(project), walk.ran)
         get_run_logger().exception("a fault of ours")
         return Ending(FAULT, f"a fault of ours, not of your input: {type(error).__name__}: {error}", walk.ran)
-
-
-def _gone(project: Path) -> str:
-    return f"{project} is gone: it was moved or removed while the line ran"
-
-
-def _stopped(stop: BaseException, ran: tuple[str, ...]) -> Ending:
-    if isinstance(stop, KeyboardInterrupt):
-        return Ending(INTERRUPTED, "interrupted; run again to go on from here", ran, stop)
-    return Ending(TERMINATED, "asked to end (SIGTERM); run again to go on from here", ran, stop)
 
 
 @contextmanager
@@ -190,21 +160,21 @@ class Walk:
         """Stages whose own program ran."""
         return tuple(name for name, ended in self.ended.items() if ended.ran)
 
-    def through(self, limits: Limits, began: float) -> Ending:
+    def through(self, allowed: Limits) -> Ending:
         """All of it.
 
         Raises:
             DvcError: DVC itself could not do it.
         """
         self.poster.progress(0)
-        with followed(self.project, limits, began) as self.steps:
+        with followed(self.project, allowed) as self.steps:
             try:
                 for step in self.steps.steps():
                     self._take(step)
                     if self.stop is not None:
-                        return _stopped(self.stop, self.ran)
+                        return stopped(self.stop, self.ran)
             except TimeoutError:
-                return Ending(TIMED_OUT, self.steps.too_long, self.ran)
+                return Ending(TIMED_OUT, self.steps.clock.told, self.ran)
         for left in [one.name for one in self.line if one.name not in self.told]:
             self._take(Step(left, ()), "the run was ended before")
         return self._ending()
@@ -222,7 +192,7 @@ class Walk:
         self.rows.append(pages.Row(step.name, state.name or "", state.message or "", time.monotonic() - began))
         self.poster.progress(len(self.told))
         if not state.is_completed() and not why_not:
-            for waiting in dvc_cli.needing(self.line, [step.name]):
+            for waiting in needing(self.line, [step.name]):
                 if waiting not in self.told:
                     bad = [p for p in self._parents(waiting) if p in self.told and not self.told[p].is_completed()]
                     self._take(Step(waiting, ()), f"it needs {', '.join(bad)}")
@@ -283,35 +253,6 @@ def _project(root: Path) -> str:
         return str(load_yaml(root / "params.yaml").get("run", {}).get("name", "project"))
     except (InputError, AttributeError):
         return root.name
-
-
-def _limits(project: Path) -> Limits:
-    if not (project / "infra" / "operations.yaml").exists():
-        return Limits()
-    from pipelines import operations  # loads plugins
-
-    settings = operations.read(project).runs
-    return Limits(settings.max_stage_minutes, settings.max_run_hours)
-
-
-def _trigger(flow_run: FlowRun | None, kind: str, cause: str) -> Trigger | None:
-    """What started it: as it was told; else what Prefect knows; None: what the environment tells.
-
-    Raises:
-        InputError: there is no such kind.
-    """
-    if kind:
-        if kind not in runs.KINDS:
-            raise InputError(f"trigger: {kind!r} is none. Known: {', '.join(runs.KINDS)}")
-        return Trigger(kind, cause=cause)
-    if flow_run is None or flow_run.deployment_id is None:
-        return None
-    if flow_run.auto_scheduled:
-        return Trigger("schedule", "Prefect", cause or "its deployment's schedule")
-    by = flow_run.created_by
-    automation = by is not None and by.type == "AUTOMATION"
-    who = (by.display_value or "") if by is not None else ""
-    return Trigger("event" if automation else "hand", who or "Prefect", cause)
 
 
 def _tag(flow_run: FlowRun | None, project: Path, trigger: Trigger) -> None:

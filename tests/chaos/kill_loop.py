@@ -20,6 +20,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -207,19 +208,23 @@ def _stamp(path: Path) -> int | None:
         return None
 
 
-def loop(subject: Subject, kills: int, seed: int, server: str = "") -> list[Round]:
-    """So many kills that landed."""
+def loop(subject: Subject, kills: int, seed: int, server: str = "", at_a_time: int = 1) -> list[Round]:
+    """So many kills that landed. Several at a time are in projects of their own, and only each other's noise."""
     rounds: list[Round] = []
-    for number, plan in enumerate(plans(subject, seed, bool(server))):
-        done = play(subject, plan, f"round-{number}", server)
-        if done.landed:
-            rounds.append(done)
-            print(f"{len(rounds):4} {done.seconds:5.1f} s {plan}{'  ' + '; '.join(done.mended) if done.mended else ''}")
-            for one in done.wrong:
-                print(f"     WRONG: {one}", flush=True)
-        if len(rounds) == kills:
-            return rounds
-    raise AssertionError
+    drawn = enumerate(plans(subject, seed, bool(server)))
+    shell(subject.folder, "staying")  # so that no two make it
+    with ThreadPoolExecutor(at_a_time) as pool:
+        while len(rounds) < kills:
+            some = itertools.islice(drawn, kills - len(rounds))
+            for one in [pool.submit(play, subject, plan, f"round-{n:05}", server) for n, plan in some]:
+                done = one.result()
+                if not done.landed:
+                    continue
+                rounds.append(done)
+                mended = "  " + "; ".join(done.mended) if done.mended else ""
+                print(f"{len(rounds):4} {done.seconds:5.1f} s {done.plan}{mended}", flush=True)
+                print(*(f"     WRONG: {one}\n" for one in done.wrong), sep="", end="", flush=True)
+    return rounds
 
 
 def table(subject: Subject, rounds: list[Round]) -> list[str]:

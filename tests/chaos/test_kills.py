@@ -21,8 +21,8 @@ def subject() -> Iterator[victims.Subject]:
         yield victims.Subject(Path(folder).resolve())
 
 
-def _check(subject: victims.Subject, kills: int) -> None:
-    rounds = kill_loop.loop(subject, kills, seed=1)
+def _check(subject: victims.Subject, kills: int, at_a_time: int = 1) -> None:
+    rounds = kill_loop.loop(subject, kills, seed=1, at_a_time=at_a_time)
     table = "\n".join(kill_loop.table(subject, rounds))
     print(table)
     wrong = [f"{r.plan}: {one}" for r in rounds for one in r.wrong]
@@ -31,7 +31,7 @@ def _check(subject: victims.Subject, kills: int) -> None:
 
 @pytest.mark.timeout(900)
 def test_after_30_kills_one_ordinary_run_is_enough(subject: victims.Subject) -> None:
-    _check(subject, 30)
+    _check(subject, 30, at_a_time=2)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from lightning_fabric import Fabric
 
 from components import plugins
 from components.finetune import loop
+from components.finetune.team import ALONE
 from components.job import Job
 from components.model import TransferModel
 
@@ -167,6 +168,6 @@ def test_loss_that_is_not_a_number_stops_with_the_step_and_the_key_to_change(tmp
 def test_no_batch_is_left_with_one_sample(samples: int, size: int, sizes: set[int]) -> None:
     rows = np.zeros((samples, 1))
     given = data(rows, np.zeros(samples, np.int64))
-    batches = list(loop._batches(given, settings(batch_size=size), 0, 1))
-    assert {len(targets) for _, targets in batches} == sizes
-    assert sum(len(targets) for _, targets in batches) == samples
+    batches = list(loop._batches(given, settings(batch_size=size), 0, 1, ALONE))
+    assert {len(targets) for _, targets, _ in batches} == sizes
+    assert sum(len(targets) for _, targets, _ in batches) == samples

@@ -146,11 +146,22 @@ def test_jobs_may_little_and_end() -> None:
             assert "permissions" in job, f"{path.name}: {name}"
 
 
+def test_the_slow_tests_run_at_night_and_not_in_forks() -> None:
+    flow = read(ROOT / ".github" / "workflows" / "nightly.yml")
+    assert set(flow["on"]) == {"schedule", "workflow_dispatch"}
+    (job,) = flow["jobs"].values()
+    assert "make test-all" in [step.get("run") for step in job["steps"]]
+    assert "vars.GRAFTLINE_NIGHTLY == 'true'" in job["if"]
+    gitlab = read(ROOT / "infra" / "ci" / "gitlab.yml")["nightly"]
+    assert gitlab["script"] == ["make test-all"]
+    assert all("$NIGHTLY" in rule["if"] for rule in gitlab["rules"])
+
+
 def test_the_jobs_that_run_the_line_may_not_write() -> None:
     for path in WORKFLOWS:
         for name, job in read(path)["jobs"].items():
             runs = {step.get("run") for step in job["steps"]}
-            if runs & {"make ci-line", "make ci-retrain", "make test"}:
+            if runs & {"make ci-line", "make ci-retrain", "make test", "make test-all"}:
                 assert job["permissions"] == {"contents": "read"}, f"{path.name}: {name}"
 
 

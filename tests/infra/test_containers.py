@@ -129,7 +129,7 @@ def faults(text: str) -> list[str]:
     told = [f"no default for a secret: ${{{name}}}" for name in re.findall(r"\$\{(\w+)(?!\w*:\?)[^}]*\}", text)]
     for name, one in value["services"].items():
         told += [f"{name}: port {p} on every address" for p in one.get("ports", []) if not p.startswith("127.0.0.1:")]
-        if "build" not in one and not re.search(r"@sha256:[0-9a-f]{64}$", one["image"]):
+        if "build" not in one and not re.search(r"@(sha256:[0-9a-f]{64}|\$\{STORE_DIGEST:\?[^}]*\})$", one["image"]):
             told.append(f"{name}: {one['image']} is not pinned by digest")
         for key, wanted in (
             ("read_only", True), ("cap_drop", ["ALL"]), ("security_opt", ["no-new-privileges:true"]),
@@ -182,6 +182,12 @@ def test_compose_asks_for_every_secret_of_its_example_and_no_other() -> None:
     assert not re.search(r"^\w+=.", example, re.M), "a default password"
     ignored = subprocess.run(["git", "check-ignore", "-q", "infra/compose/.env"], cwd=ROOT, check=False)
     assert ignored.returncode == 0
+
+
+def test_a_container_that_is_made_anew_is_the_same_host() -> None:
+    """By its name leases tell whose process is gone."""
+    built = {name: one for name, one in services().items() if "build" in one}
+    assert {name: one.get("hostname") for name, one in built.items()} == {"server": "server", "worker": "worker"}
 
 
 def test_the_server_asks_for_a_password_and_everything_is_waited_for() -> None:

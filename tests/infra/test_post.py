@@ -29,6 +29,8 @@ class Host(ThreadingHTTPServer):
         self.opened: list[dict[str, Any]] = []
         self.tokens: set[str] = set()
         self.redirect = ""
+        self.user: dict[str, Any] | None = {"id": 3, "login": "releaser"}
+        """Of the token; None: a workflow's own, which is no user."""
 
     @property
     def url(self) -> str:
@@ -60,13 +62,18 @@ class Handler(BaseHTTPRequestHandler):
             return self._answer({}, 302)
         if "/pulls?" in self.path or "/merge_requests?" in self.path:
             return self._answer(self.server.opened)
+        if self.path == "/user":
+            return self._answer(self.server.user or {}, 200 if self.server.user else 403)
         page = int(self.path.split("page=")[-1])
         return self._answer(self.server.comments[(page - 1) * 100 : page * 100])
 
     def do_POST(self) -> None:
         body = self._body()
         if "body" in body and "head" not in body and "source_branch" not in body:
-            self.server.comments.append({"id": len(self.server.comments), "body": body["body"]})
+            bot = {"id": 41898282, "login": "github-actions[bot]", "type": "Bot"}
+            who = self.server.user or bot
+            one = {"id": len(self.server.comments), "body": body["body"], "user": who, "author": who}
+            self.server.comments.append(one)
         else:
             self.server.opened.append(body)
         self._answer({"html_url": "https://host/pull/8", "web_url": "https://host/pull/8"}, 201)
@@ -118,6 +125,29 @@ def test_a_comment_is_posted_once_and_then_replaced(host: Host, file: Path, sett
         "<!-- graftline: dogs -->\nof another project", "<!-- graftline: cats -->\nsecond\n",
     ]  # fmt: skip
     assert host.tokens == {TOKEN if "GITLAB_TOKEN" in settings else f"Bearer {TOKEN}"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "own"),
+    [(GITHUB, None), (GITHUB, {"id": 3, "login": "releaser"}), (GITLAB, {"id": 3, "username": "bot"})],
+    ids=["a workflow's token", "a person's token", "gitlab"],
+)
+def test_what_others_wrote_under_our_first_line_is_not_overwritten(
+    host: Host, file: Path, settings: dict[str, str], own: dict[str, Any] | None
+) -> None:
+    host.user = own
+    settings = {**settings, ("GITHUB_API_URL" if "PULL_REQUEST" in settings else "CI_API_V4_URL"): host.url}
+    others: list[dict[str, Any] | None] = [
+        {"id": 7, "login": "somebody", "type": "User"}, {"id": 8, "login": "renovate[bot]", "type": "Bot"}, None,
+    ]  # fmt: skip
+    theirs = [
+        {"id": n, "body": "<!-- graftline: cats -->\ntheirs", "user": w, "author": w} for n, w in enumerate(others)
+    ]
+    host.comments += [dict(one) for one in theirs]
+    assert post("comment", file, **settings).stdout == "posted\n"
+    assert post("comment", file, **settings).stdout == "replaced\n"
+    assert host.comments[:3] == theirs
+    assert len(host.comments) == 4
 
 
 @pytest.mark.parametrize("settings", [GITHUB, GITLAB], ids=["github", "gitlab"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -65,11 +67,15 @@ def test_a_poisoned_remote_is_refused(finished_project: Path, tmp_path: Path) ->
     model.chmod(0o644)
     model.write_bytes(b"mOdel.v1")
     second = clone(first, tmp_path / "second")
-    step(second, "pull")
-    place = second / "artifacts" / "export" / "model.txt"
-    assert not place.exists() or place.read_bytes() == b"model.v1"
+    done = step(second, "pull")
+    missing = re.findall(r"^md5: (\w+)$", done.stderr, re.M)
+    assert missing == [hashlib.md5(b"model.v1", usedforsecurity=False).hexdigest()], done.stderr
+    assert not (second / "artifacts" / "export" / "model.txt").exists()
+    assert not any(p.read_bytes() == b"mOdel.v1" for p in (second / ".dvc" / "cache").rglob("*") if p.is_file())
+    assert (second / "artifacts" / "ingest" / "mean.json").is_file(), "what is whole was pulled"
 
 
+@pytest.mark.slow
 def test_without_a_remote_there_is_nothing_to_pull_or_push(finished_project: Path) -> None:
     shutil.copytree(REPOSITORY / "infra" / "ci", finished_project / "infra" / "ci", dirs_exist_ok=True)
     for name in ("pull", "push"):
@@ -77,6 +83,7 @@ def test_without_a_remote_there_is_nothing_to_pull_or_push(finished_project: Pat
         assert (done.returncode, "No DVC remote is set" in done.stdout) == (0, True)
 
 
+@pytest.mark.slow
 def test_a_refused_run_fails_and_is_told_in_the_comment(finished_project: Path, tmp_path: Path) -> None:
     root = with_remote(finished_project, tmp_path / "remote")
     miniature.turn_knob(root, "at_least: 1.0", "at_least: 5.0")
@@ -94,6 +101,7 @@ def test_a_refused_run_fails_and_is_told_in_the_comment(finished_project: Path, 
     assert "[report](<https://ci.example/1>)" in text
 
 
+@pytest.mark.slow
 def test_retrain_commits_the_record_to_a_branch_which_another_machine_pushes(
     finished_project: Path, tmp_path: Path
 ) -> None:
@@ -116,6 +124,7 @@ def test_retrain_commits_the_record_to_a_branch_which_another_machine_pushes(
     assert "new data; $(touch planted) second line" in record
 
 
+@pytest.mark.slow
 def test_nothing_new_is_nothing_to_propose(finished_project: Path, tmp_path: Path) -> None:
     root = with_remote(finished_project, tmp_path / "remote")
     done = step(root, "retrain", REASON="weekly")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import miniature
@@ -226,6 +228,37 @@ def test_asked_to_stop_it_stops_everything(finished_project: Path, wish: signal.
     assert "Traceback" not in told
     assert not runs(stage)
     assert not dvc_processes(finished_project)
+
+
+@pytest.mark.parametrize(
+    ("limit", "key", "stage"),
+    [
+        ("max_stage_minutes: 0.02", "max_stage_minutes", None),
+        ("max_stage_minutes: 0.02", "max_stage_minutes", "gate"),
+        ("max_run_hours: 0.0005", "max_run_hours", None),
+    ],
+)
+def test_what_takes_too_long_is_ended_without_prefect_too(
+    finished_project: Path, limit: str, key: str, stage: str | None
+) -> None:
+    body = finished_project / "components" / "gate" / "stage.py"
+    body.write_text(
+        body.read_text("utf-8").replace("    mean = ", "    import time; time.sleep(60)\n    mean = "), "utf-8"
+    )
+    miniature.turn_knob(finished_project, "at_least: 1.0", "at_least: 0.5")
+    (finished_project / "infra").mkdir(exist_ok=True)
+    text = re.sub(rf"{key}: \S+", limit, (miniature.REPOSITORY / "infra" / "operations.yaml").read_text("utf-8"))
+    (finished_project / "infra" / "operations.yaml").write_text(text, "utf-8")
+    began = time.monotonic()
+    outcome = dvc_cli.repro(finished_project, stage)
+    assert time.monotonic() - began < 30
+    assert (outcome.code, outcome.ran) == (dvc_cli.TIMED_OUT, ())
+    assert f"runs.{key} in infra/operations.yaml" in outcome.told
+    assert not dvc_processes(finished_project)
+    if key == "max_stage_minutes":
+        assert outcome.failed == ("gate",)
+        assert outcome.left_out == (() if stage else ("report", "export", "handoff"))
+        assert outcome.unchanged == (() if stage else ("ingest",))
 
 
 def test_push_and_pull_carry_the_outputs(finished_project: Path, tmp_path: Path) -> None:

@@ -94,6 +94,7 @@ def test_settings_run_side_by_side_and_one_refused_does_not_lose_the_other(
     assert "title: Strict" in (Path(settings["high"]["workspace"]) / "params.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_the_same_on_the_processes_of_a_dask_cluster(finished_project: Path, prefect_server: None) -> None:
     with cluster(finished_project) as address:
         runner(finished_project, "dask", 2, address)

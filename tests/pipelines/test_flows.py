@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -160,6 +162,31 @@ def test_a_stage_that_takes_too_long_shows_as_timed_out(flows: Any, finished_pro
     assert flow_run.state_name == "TimedOut"
     assert states(tasks) == {"ingest": "TimedOut", **dict.fromkeys(LINE[1:], "Skipped")}
     assert runs.history(finished_project)[0].state == "timed_out"
+
+
+def test_waiting_for_its_turn_does_not_count(
+    flows: Any, finished_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (finished_project / "infra").mkdir(exist_ok=True)
+    shutil.copy(Path(__file__).parents[2] / "infra" / "operations.yaml", finished_project / "infra")
+    clocks: list[float] = []
+    plain = flows.followed
+
+    @contextmanager
+    def noted(root: Path, allowed: Any) -> Iterator[Any]:
+        with plain(root, allowed) as steps:
+            clocks.append(steps.clock.until)
+            yield steps
+
+    monkeypatch.setattr(flows, "followed", noted)
+    code = "import sys, time; from pathlib import Path; from pipelines import dvc_cli\n"
+    code += "with dvc_cli.turn(Path.cwd()): print('held', flush=True); time.sleep(3); print(time.monotonic())"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, cwd=finished_project, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        assert flows.run(finished_project)[0] == 0
+        assert clocks[0] >= float(other.stdout.readline()) + 24 * 3600  # the clock is the machine's, not the process's
 
 
 AS_PREFECT_CALLS_IT = """

@@ -13,7 +13,8 @@ import pytest
 from living import dvc_processes, runs, wait_until
 
 from pipelines import dvc_cli
-from pipelines.followed import Ended, Limits, followed, started
+from pipelines.followed import Ended, followed, started
+from pipelines.limits import Clock, Limits
 
 LINE = ["ingest", "gate", "report", "export", "handoff"]
 NO_LIMITS = Limits()
@@ -116,3 +117,16 @@ def test_what_takes_too_long_is_ended_with_all_its_processes(finished_project: P
     assert not dvc_processes(finished_project)
     miniature.turn_knob(finished_project, "pause: 60", "pause: 0")
     assert all(one.code == dvc_cli.DONE for one in walk(finished_project)[1].values()), "it can run again"
+
+
+def test_a_clock_tells_which_limit_comes_first() -> None:
+    clock = Clock(Limits(max_stage_minutes=60, max_run_hours=1.5))
+    assert "runs.max_run_hours" in clock.told
+    clock.begin("ingest")
+    assert clock.told.startswith("ingest took longer than 60 minutes (runs.max_stage_minutes")
+    assert clock.until is not None
+    whole = clock.until
+    clock.begin()
+    assert clock.until is not None
+    assert clock.until > whole, "between stages only the run's time counts"
+    assert Clock(Limits()).until is None

@@ -30,7 +30,8 @@ RULES = [
 
 @pytest.fixture(scope="session")
 def _watched(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = monitored.of_images(tmp_path_factory.mktemp("watched") / "project")
+    made = monitored.images(tmp_path_factory)
+    root = Path(shutil.copytree(made, tmp_path_factory.mktemp("watched") / "project", symlinks=True))
     for name in (
         "dvc.yaml",
         "params.yaml",
@@ -66,6 +67,9 @@ def set_up(root: Path, **settings: Any) -> None:
 
 def arrive(root: Path, num: int, seed: int, shifted: bool = False) -> None:
     monitored.more_images(root / "data", num, seed, shifted)
+
+
+Drifted = Callable[[Path], looks.Looked]
 
 
 class Training:
@@ -185,12 +189,29 @@ def test_a_lost_or_damaged_memory_costs_a_look_and_nothing_else(project: Path) -
 # --- acting ---
 
 
-def drifted(root: Path) -> looks.Looked:
+@pytest.fixture(scope="session")
+def _drifting(_watched: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = Path(shutil.copytree(_watched, tmp_path_factory.mktemp("drifting") / "project", symlinks=True))
     arrive(root, 45, 3, shifted=True)
-    return monitor.look(root)
+    assert monitor.look(root).state == "drift"
+    return root
 
 
-def test_a_failed_rule_retrains_once_with_its_cause(project: Path) -> None:
+@pytest.fixture
+def drifted(_drifting: Path) -> Drifted:
+    """Brings a project to where a look has found drift: with what that look left, so that it need not be repeated."""
+
+    def bring(root: Path) -> looks.Looked:
+        for name in ("data", ".graftline", "reports"):
+            shutil.copytree(_drifting / name, root / name, dirs_exist_ok=True)
+        looked = monitor.look(root)
+        assert looked.again
+        return looked
+
+    return bring
+
+
+def test_a_failed_rule_retrains_once_with_its_cause(project: Path, drifted: Drifted) -> None:
     looked, training = drifted(project), Training()
     code, told = monitor.act(project, looked, "the-run", False, training)
     assert code == 0
@@ -206,7 +227,7 @@ def test_a_failed_rule_retrains_once_with_its_cause(project: Path) -> None:
     assert [one["event"] for one in notices.history(project)] == ["drift"]
 
 
-def test_what_is_refused_is_told_and_stays_so(project: Path) -> None:
+def test_what_is_refused_is_told_and_stays_so(project: Path, drifted: Drifted) -> None:
     edit(project / "infra/operations.yaml", lambda o: o["notify"].update(on=["drift", "refused"]))
     looked, training = drifted(project), Training(3)
     code, told = monitor.act(project, looked, "a", False, training)
@@ -236,9 +257,33 @@ def test_cool_down_and_limit_hold_back_and_pass(project: Path) -> None:
     assert "2033-05-18 11:33 UTC" in monitor.held_back(four, settings, now), "a week after the first of them"
     assert monitor.held_back([record(170), *four[1:]], settings, now) == ""
     assert monitor.held_back([record(40, state="crashed"), *four[:3]], settings, now) != "", "the limit counts them"
+    assert "4 retrainings" in monitor.held_back([], settings, now, [now - 3600 * h for h in (160, 120, 80, 40)])
+    assert monitor.held_back([], settings, now, [now - 3600 * h for h in (170, 120, 80, 40)]) == "", "a week ago"
 
 
-def test_held_back_is_noticed_once_and_goes_on_when_it_may(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_retraining_cools_down_and_is_one_with_its_first_go() -> None:
+    settings = operations.read(REPOSITORY).monitor
+    now = 2_000_000_000.0
+    died = runs.Record("died", "train", Trigger("drift"), now - 9000, now - 8000, "crashed")
+    again = Trigger("resume", "monitor", "drift: the light has changed", "died")
+    resumed = runs.Record("resumed", "train", again, now - 7000, now - 3600, "done", of="died")
+    assert monitor.held_back([died], settings, now) == ""
+    for records in ([resumed, died], [resumed]):  # the first one may be pruned
+        assert "cool_down_hours" in monitor.held_back(records, settings, now)
+    by_hand = replace(resumed, trigger=Trigger("resume", "me", "hand: drifting along", "other"), of="other")
+    assert monitor.held_back([by_hand], settings, now) == ""
+    one = settings.model_copy(update={"max_retrainings": 2, "cool_down_hours": 0})
+    assert monitor.held_back([resumed, died], one, now) == "", "one retraining, in two goes"
+    looked = runs.Record("looked", "monitor", Trigger("resume"), now - 7000, now - 3600, "done")
+    inside = replace(resumed, of="", trigger=Trigger("resume"), within="looked")
+    assert "cool_down_hours" in monitor.held_back([looked, inside], settings, now)
+    circle = replace(resumed, id="died", of="resumed", within="")
+    assert "cool_down_hours" in monitor.held_back([circle, replace(resumed, of="died")], settings, now), "ends, too"
+
+
+def test_held_back_is_noticed_once_and_goes_on_when_it_may(
+    project: Path, drifted: Drifted, monkeypatch: pytest.MonkeyPatch
+) -> None:
     looked, training = drifted(project), Training()
     with runs.recorded(project, "train", Trigger("drift")) as run:
         run.end(0, "", ("ingest",))
@@ -254,7 +299,7 @@ def test_held_back_is_noticed_once_and_goes_on_when_it_may(project: Path, monkey
     assert looked.state == "drift"
 
 
-def test_only_look_and_nothing_do_nothing(project: Path) -> None:
+def test_only_look_and_nothing_do_nothing(project: Path, drifted: Drifted) -> None:
     looked, training = drifted(project), Training()
     assert monitor.act(project, looked, "x", True, training) == (3, "A rule failed. Not retrained: only looked.")
     set_up(project, then="nothing")
@@ -262,7 +307,9 @@ def test_only_look_and_nothing_do_nothing(project: Path) -> None:
     assert training.triggers == []
 
 
-def test_nothing_new_to_train_on_is_told_and_does_not_run(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_new_to_train_on_is_told_and_does_not_run(
+    project: Path, drifted: Drifted, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from pipelines import dvc_cli
 
     monkeypatch.setattr(dvc_cli, "stale", lambda root: {})
@@ -274,7 +321,9 @@ def test_nothing_new_to_train_on_is_told_and_does_not_run(project: Path, monkeyp
     assert training.triggers == []
 
 
-def test_a_retraining_that_died_is_gone_on_with(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_retraining_that_died_is_gone_on_with(
+    project: Path, drifted: Drifted, monkeypatch: pytest.MonkeyPatch
+) -> None:
     looked = drifted(project)
 
     def dies(root: Path, trigger: Trigger) -> tuple[int, str]:
@@ -288,6 +337,95 @@ def test_a_retraining_that_died_is_gone_on_with(project: Path, monkeypatch: pyte
     assert monitor.act(project, again, "second", False, training)[0] == 0
     assert len(training.triggers) == 1
     assert len(notices.history(project)) == 1
+
+
+def test_one_that_takes_all_down_is_not_begun_for_ever_and_a_person_is_told(
+    project: Path, drifted: Drifted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even where it leaves no record."""
+    drifted(project)
+    begun: list[Trigger] = []
+
+    def dies(root: Path, trigger: Trigger) -> tuple[int, str]:
+        begun.append(trigger)
+        raise KeyboardInterrupt
+
+    most = operations.read(project).monitor.max_retrainings
+    for _ in range(most):
+        with pytest.raises(KeyboardInterrupt):
+            monitor.act(project, monitor.look(project), "x", False, dies)
+    for _ in range(3):
+        code, told = monitor.act(project, monitor.look(project), "x", False, dies)
+        assert (code, "max_retrainings" in told) == (3, True)
+    assert len(begun) == most
+    assert ["a person must look" in one["text"] for one in notices.history(project)] == [True, False]
+    arrive(project, 45, 7, shifted=True)
+    assert "max_retrainings" in monitor.act(project, monitor.look(project), "x", False, dies)[1], "another finding"
+    later = time.time() + monitor.WEEK
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert monitor.act(project, monitor.look(project), "x", False, Training())[0] == 0
+
+
+@pytest.mark.parametrize("failure", [1, 2, 124])
+def test_one_that_failed_is_tried_again_after_the_cool_down(
+    project: Path, drifted: Drifted, monkeypatch: pytest.MonkeyPatch, failure: int
+) -> None:
+    drifted(project)
+    training = Training(failure)
+    first = monitor.go(project, train=training)
+    assert (first[0], "Retraining failed" in first[1]) == (failure, True)
+    for _ in range(2):
+        code, told, _ = monitor.go(project, train=training)
+        assert code == failure
+        assert "cool_down_hours" in told
+        assert "Retraining failed" in told
+    assert len(training.triggers) == 1
+    assert runs.history(project)[0].state == "unchanged"
+    later = time.time() + 25 * 3600
+    monkeypatch.setattr(time, "time", lambda: later)
+    mended = Training()
+    code, told, _ = monitor.go(project, train=mended)
+    assert (code, told.startswith("Retrained, because")) == (0, True)
+    assert len(mended.triggers) == 1
+    assert monitor.go(project, train=mended)[:2] == (0, told)
+    assert len(mended.triggers) == 1
+
+
+def test_what_follows_is_gone_on_with_at_the_next_look_without_another_retraining(
+    project: Path, drifted: Drifted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines import dvc_cli
+
+    gone: list[str] = []
+    in_the_way = [True]
+
+    def after(root: Path, cause: str, run: str) -> list[str]:
+        gone.append(run)
+        if in_the_way:
+            raise InputError("the work tree is not clean: notes.txt")
+        return ["released", "promoted"]
+
+    monkeypatch.setattr(retrain, "after", after)
+    drifted(project)
+    training = Training()
+    assert monitor.go(project, train=training)[0] == 2
+    monkeypatch.setattr(dvc_cli, "stale", lambda root: {})
+    code, told, _ = monitor.go(project, train=training)
+    assert (code, "notes.txt" in told, "what follows is not done" in told) == (2, True, True)
+    assert [one["event"] for one in notices.history(project)] == ["refused", "drift"], "told once"
+    in_the_way.clear()
+    code, told, _ = monitor.go(project, train=training)
+    assert (code, told.splitlines()[-1]) == (0, "promoted")
+    assert (len(training.triggers), len(gone)) == (1, 3)
+    assert monitor.go(project, train=training)[0] == 0
+    assert len(gone) == 3
+
+
+@pytest.mark.parametrize(("code", "event"), [(3, "refused"), (1, "fault")])
+def test_how_a_retraining_ended_is_noticed_once(project: Path, drifted: Drifted, code: int, event: str) -> None:
+    drifted(project)
+    assert monitor.go(project, train=Training(code))[0] == code
+    assert [one["event"] for one in notices.history(project)] == [event, "drift"]
 
 
 def test_the_command_tells_records_and_exits_as_it_says(project: Path) -> None:
@@ -438,8 +576,41 @@ def test_afterwards_goes_as_far_as_then_says(
     assert told[1:] == steps
 
 
+def test_a_release_that_the_work_tree_stands_in_the_way_of_can_be_mended_and_is_made_once(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines import release
+
+    made: list[Path] = []
+
+    def released(root: Path) -> list[str]:
+        if git(root, "status", "--porcelain"):
+            raise Refused("the work tree is not clean: notes.txt")
+        made.append(root)
+        return ["released"]
+
+    monkeypatch.setattr(release, "release", released)
+    set_up(repository, then="release")
+    git(repository, "commit", "--quiet", "--all", "-m", "settings")
+    (repository / "notes.txt").write_text("mine\n")
+    with pytest.raises(InputError, match=r"not clean: notes\.txt"):
+        retrain.after(repository, "drift")
+    (repository / "notes.txt").unlink()
+    assert retrain.after(repository, "drift")[1:] == ["released"]
+    for place in ("artifacts/handoff/bundle", "releases/mini-0.1.0"):
+        (repository / place).mkdir(parents=True)
+        (repository / place / "SHA256SUMS").write_text("the same")
+    git(repository, "tag", "mini@v0.1.0")
+    git(repository, "commit", "--quiet", "--allow-empty", "-m", "later")
+    assert retrain.released(repository) == ["mini 0.1.0 is released already"]
+    assert len(made) == 1
+    (repository / "artifacts/handoff/bundle/SHA256SUMS").write_text("another")
+    with pytest.raises(InputError, match="not clean"):
+        retrain.released(repository)
+
+
 def test_a_candidate_that_may_not_go_live_is_told_and_is_not_tried_again(
-    project: Path, monkeypatch: pytest.MonkeyPatch
+    project: Path, drifted: Drifted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuses(root: Path, cause: str, run: str) -> list[str]:
         raise Refused("it loses more than promote.max_loss")

@@ -21,6 +21,8 @@ from pipelines.notices import notice
 def project(tmp_path: Path) -> Path:
     (tmp_path / "pipelines" / "flows").mkdir(parents=True)
     served.prepare(tmp_path)
+    for name in ("dvc.yaml", "params.yaml"):  # by which a run knows that this is a project
+        (tmp_path / name).write_text("{}\n")
     return tmp_path
 
 
@@ -106,6 +108,21 @@ def test_eight_at_once_lose_nothing(project: Path) -> None:
     for thread in threads:
         thread.join()
     assert {one["text"] for one in notices.history(project)} == {f"{a}.{b}" for a in range(8) for b in range(5)}
+
+
+def test_the_newest_stand_below_the_runs(project: Path) -> None:
+    assert runs.show(project, 5, as_json=False) == ["No run is recorded yet."]
+    for number in range(7):
+        notice(project, "drift", f"number {number}")
+    with runs.recorded(project, "train") as run:
+        run.end(3, "accuracy is too low", ["gate"])
+    _, row, blank, heading, first, *others = runs.show(project, 5, as_json=False)
+    assert "refused" in row
+    assert (blank, heading) == ("", "The newest notices (.graftline/notices.jsonl):")
+    assert first.endswith("  refused: train ended as refused: accuracy is too low")
+    assert first[:16] == row[:16], "in the same time zone"
+    assert [one.rpartition(" ")[2] for one in others] == ["6", "5", "4", "3"]
+    json.loads("\n".join(runs.show(project, 5, as_json=True)))
 
 
 def test_a_run_that_ends_badly_is_told_and_one_that_ends_well_is_not(project: Path) -> None:

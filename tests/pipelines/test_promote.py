@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -309,6 +310,23 @@ def test_it_is_paired_on_the_samples_of_both_test_splits_where_their_tables_are_
     assert "by the two recorded intervals" in "\n".join(up(root, "2.1.0"))
 
 
+def test_the_tables_of_an_older_release_come_from_dvcs_cache(tmp_path: Path) -> None:
+    from made_by_hand import Project, bundle
+
+    from pipelines import contest
+    from pipelines.diff import Side
+
+    made, folders = Project(tmp_path / "project"), [bundle(tmp_path / str(i), weight=i) for i in (1, 2)]
+    outs = [made.run(folder, {sample: sample}) for folder, sample in zip(folders, "ab")]
+    for one in outs:
+        made.commit(one)
+    for folder, one in zip(folders, outs):
+        md5 = one[contest.ACCEPTED]
+        found = list(contest._places(made.root, Side(folder, ""), contest.ACCEPTED))
+        assert found == [made.cache / md5[:2] / md5[2:]]
+    assert outs[0][contest.ACCEPTED] != outs[1][contest.ACCEPTED]
+
+
 def test_a_live_one_that_does_not_hold_cannot_be_compared_with(root: Path) -> None:
     up(root)
     released(root, "1.1.0")
@@ -412,7 +430,7 @@ def test_a_link_that_a_crash_left_behind_is_put_right_by_whoever_reads(root: Pat
     link.unlink()
     link.mkdir()
     released(root, "1.1.0")
-    assert any("is no link and cannot become one" in line for line in up(root))
+    assert any("is a folder and no link" in line for line in up(root))
     assert now(root).live.version == "1.1.0", "the pointer is the truth"
 
 
@@ -437,6 +455,73 @@ def test_a_pointer_that_was_edited_is_not_followed(edit: Callable[[dict[str, Any
         with pytest.raises(InputError, match="is not a pointer as promote writes it"):
             ask()
     assert "is not a pointer" in deployed(root, False)[1]
+
+
+def test_a_full_disk_after_the_swap_is_told_and_undoes_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    up(root)
+    released(root, "1.1.0")
+    monkeypatch.setattr(Path, "symlink_to", _full)
+    told = "\n".join(up(root))
+    assert "production: net 1.1.0 is live" in told
+    assert "the link deployed/production could not follow (No space left on device)" in told
+    assert "git tag net#production#2" in told
+    assert records.history(root)[0].state == "done"
+    assert (root / "deployed/production").resolve().name == "net-1.0.0"
+    assert "net 1.1.0" in deployed(root, False)[1], "that the link is behind does not matter to who only reads"
+    monkeypatch.undo()
+    deployed(root, False)
+    assert (root / "deployed/production").resolve().name == "net-1.1.0"
+
+
+def _full(*_: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_where_nothing_can_be_written_what_is_live_is_told_all_the_same(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    up(root)
+    (root / "deployed/production").unlink()
+
+    def read_only(self: Path, *given: Any, **more: Any) -> Any:
+        if given and set(given[0]) & set("wax+"):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return open(self, *given, **more)
+
+    monkeypatch.setattr(Path, "open", read_only)
+    found = live(root)
+    assert found is not None
+    assert found.version == "1.0.0"
+    assert "net 1.0.0" in deployed(root, False)[1]
+
+
+def test_going_back_asks_nothing_of_the_settings_but_the_name(root: Path) -> None:
+    up(root)
+    released(root, "1.1.0")
+    promotable.set_operation(root, "max_retrainings: 4", "max_retrainings: many")
+    up(root)
+    promotable.set_operation(root, "max_loss: 0.01", "max_loss: lots")
+    with pytest.raises(InputError, match=r"promote\.max_loss"):
+        up(root)
+    assert back(root)[0].startswith("production: net 1.0.0 is live again")
+    promotable.set_operation(root, "environment: production", "environment: Production!")
+    with pytest.raises(InputError, match=r"Name it: --environment NAME\. These have a live bundle: production"):
+        back(root)
+    (root / "infra/operations.yaml").write_text("promote: [")
+    with pytest.raises(InputError, match="nothing was live in production before"):
+        rollback(root, "production", None, "")
+    assert "net 1.0.0" in deployed(root, False)[1]
+
+
+def test_before_there_is_a_key_or_a_release_it_is_said_what_comes_first(root: Path) -> None:
+    shutil.rmtree(root.parent / "config")
+    with pytest.raises(InputError, match=r"python -m pipelines keygen(.|\n)*--key PUBLIC\.pem"):
+        up(root)
+    with pytest.raises(InputError, match="nothing was promoted to production"):
+        back(root)
+    shutil.rmtree(root / "releases")
+    with pytest.raises(InputError, match=r"holds no release yet\. `python -m pipelines release` makes one"):
+        up(root)
 
 
 def test_history_is_bounded(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import promotable
 import pytest
 
 from components.contracts import write_json
-from pipelines import clones, dvc_cli, history, pointer, prune, records, runs
+from pipelines import clones, contents, dvc_cli, history, pointer, prune, records, runs
 from pipelines.promote import promote, rollback
 
 DAY = 86_400.0
@@ -135,7 +135,7 @@ def test_records_are_bounded(root: Path) -> None:
 
 @pytest.fixture
 def finished(finished_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A line that ran three times: the first run has a tag, the second has none, the third is at hand."""
+    """A line that ran three times, long ago: the first run has a tag, the second has none, the third is at hand."""
     _at_home(tmp_path, monkeypatch)
     shutil.copytree(promotable.REPOSITORY / "infra", finished_project / "infra", dirs_exist_ok=True)
     promotable.call(finished_project, "tag", "mini@v0.0.1")
@@ -143,22 +143,55 @@ def finished(finished_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
         miniature.turn_knob(finished_project, f"title: {before}", f"title: {after}")
         dvc_cli.repro(finished_project, "report")
         miniature.commit(finished_project)
+    _age_cache(finished_project)
     return finished_project
+
+
+def _age_cache(root: Path) -> None:
+    for path in (root / ".dvc/cache/files").rglob("*"):
+        if path.is_file():
+            os.utime(path, (time.time() - 20 * DAY,) * 2)
 
 
 def pages(root: Path) -> set[str]:
     """What of the reports DVC's cache holds."""
     files = [p for p in clones.cache(root).joinpath("files").rglob("*") if p.is_file()]
     texts = [p.read_text("utf-8", "replace") for p in files]
-    return {word for text in texts for word in ("Result", "Second", "Third") if f"<h1>{word}:" in text}
+    return {word for text in texts for word in ("Result", "Second", "Third", "Fourth") if f"<h1>{word}:" in text}
 
 
 def _of_cache(told: list[str]) -> str:
     return next(line for line in told if line.startswith("DVC's cache"))
 
 
-def test_dvcs_cache_keeps_what_tags_and_the_work_tree_need(finished: Path) -> None:
+def test_every_committed_result_comes_back_after_a_prune(finished: Path) -> None:
+    """Two branches and no tag, by the default; what nobody committed goes too, but only once it is old."""
+    promotable.call(finished, "tag", "--delete", "mini@v0.0.1")
+    promotable.call(finished, "branch", "other", "HEAD~2")
+    tried = finished / "artifacts/report/index.html"
+    for before, after in (("Third", "Fourth"), ("Fourth", "Third")):
+        miniature.turn_knob(finished, f"title: {before}", f"title: {after}")
+        dvc_cli.repro(finished, "report")
+    assert tried.read_text().startswith("<h1>Third")
+    told = _of_cache(prune.prune(finished, dry_run=False))
+    assert "that no commit names are younger than 14 days" in told
+    assert pages(finished) == {"Result", "Second", "Third", "Fourth"}
+    _age_cache(finished)
+    assert " removed, 0.0 MB" in _of_cache(prune.prune(finished, dry_run=False))
     assert pages(finished) == {"Result", "Second", "Third"}
+    for commit, title in (("other", "Result"), ("-", "Third"), ("HEAD~1", "Second")):
+        promotable.call(finished, "checkout", "-q", commit)
+        done = miniature.call(finished, sys.executable, "-m", "dvc", "checkout")
+        assert done.returncode == 0, done.stderr
+        assert tried.read_text().startswith(f"<h1>{title}")
+
+
+def test_tags_and_the_heads_of_branches_are_enough_where_that_is_said(finished: Path) -> None:
+    promotable.set_operation(finished, "dvc_cache: commits", "dvc_cache: tags")
+    promotable.call(finished, "branch", "other", "HEAD~1")
+    prune.prune(finished, dry_run=False)
+    assert pages(finished) == {"Result", "Second", "Third"}
+    promotable.call(finished, "branch", "-D", "other")
     assert " would go, 0.0 MB" in _of_cache(prune.prune(finished, dry_run=True))
     assert pages(finished) == {"Result", "Second", "Third"}
     assert " removed, 0.0 MB" in _of_cache(prune.prune(finished, dry_run=False))
@@ -166,17 +199,83 @@ def test_dvcs_cache_keeps_what_tags_and_the_work_tree_need(finished: Path) -> No
     assert dvc_cli.stale(finished) == {}
 
 
+def test_a_folder_that_is_young_keeps_what_it_lists(tmp_path: Path) -> None:
+    cache = tmp_path / "files/md5"
+    listed = cache / "ab" / "cdef"
+    young = cache / "12" / "34.dir"
+    write_json(young, [{"md5": "abcdef", "relpath": "x"}])
+    assert list(contents._listed(young)) == [listed]
+
+
 def test_dvcs_cache_keeps_what_other_projects_need_that_share_it(finished: Path, tmp_path: Path) -> None:
-    clone = tmp_path / "clone"
-    history.clone_project(finished, clone)
-    promotable.call(clone, "checkout", "-q", "HEAD~1")
-    assert clones.known(clones.cache(finished)) == [clone]
-    assert "shared, and is pruned by the project that it lies in" in _of_cache(_prune_in(clone))
+    clone = _clone(finished, tmp_path)
+    assert list(clones.known(clones.cache(finished))) == [clone]
+    assert f"is shared; the project that it lies in prunes it, {finished}" in _of_cache(_prune_in(clone))
     assert "kept for 1 more project that share it" in _of_cache(prune.prune(finished, dry_run=False))
     assert pages(finished) == {"Result", "Second", "Third"}
-    shutil.rmtree(clone)
+
+
+def _clone(finished: Path, tmp_path: Path) -> Path:
+    """At the commit that nothing else in a project needs where `tags` are kept."""
+    promotable.set_operation(finished, "dvc_cache: commits", "dvc_cache: tags")
+    history.clone_project(finished, tmp_path / "clone")
+    promotable.call(tmp_path / "clone", "checkout", "-q", "HEAD~1")
+    return tmp_path / "clone"
+
+
+def test_a_project_that_cannot_be_seen_now_loses_nothing(finished: Path, tmp_path: Path) -> None:
+    clone = _clone(finished, tmp_path)
+    clone.rename(tmp_path / "unmounted")
+    told = _of_cache(prune.prune(finished, dry_run=False))
+    assert f"left as it is: {clone} shares it and cannot be seen from here. If it is gone for good, delete /" in told
+    assert pages(finished) == {"Result", "Second", "Third"}
+    Path(told.rpartition("delete ")[2]).unlink()
     prune.prune(finished, dry_run=False)
     assert pages(finished) == {"Result", "Third"}
+
+
+def test_whoever_shares_the_cache_by_hand_is_noted_at_the_first_turn(finished: Path, tmp_path: Path) -> None:
+    clone = _clone(finished, tmp_path)
+    clones.forget(clones.cache(finished), clone)
+    assert not clones.known(clones.cache(finished))
+    with dvc_cli.turn(clone), dvc_cli.turn(finished):
+        assert list(clones.known(clones.cache(finished))) == [clone]
+
+
+def test_a_cache_that_lies_in_no_project_is_left_alone(finished: Path, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    (finished / ".dvc/cache").rename(shared)
+    (finished / ".dvc/config.local").write_text(f"[cache]\n    dir = {shared}\n")
+    told = _of_cache(prune.prune(finished, dry_run=False))
+    assert "is shared, and nobody knows all projects that use it. By hand: `dvc gc" in told
+    assert pages(finished) == {"Result", "Second", "Third"}
+
+
+def test_workspaces_of_runs_that_are_over_go_and_their_notes_too(finished: Path) -> None:
+    top, cache = finished / ".graftline", clones.cache(finished)
+    killed, kept, live = top / "sweep/killed", top / "backtest/2026-01", top / "sweep/live"
+    for place in (killed, kept, live):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        history.clone_project(finished, place)
+    with dvc_cli.turn(live):
+        for path in (path for place in (killed, live) for path in (place, *place.rglob("*"))):
+            os.utime(path, (time.time() - 20 * DAY,) * 2, follow_symlinks=False)
+        assert any(line.startswith("work and caches        1 would go") for line in prune.prune(finished, True))
+        assert len(clones.known(cache)) == 3
+        prune.prune(finished, False)
+    assert (killed.exists(), kept.exists(), live.exists()) == (False, True, True)
+    assert set(clones.known(cache)) == {kept, live}
+    shutil.rmtree(kept)
+    assert "kept for 1 more project" in _of_cache(prune.prune(finished, dry_run=True)), "it is surely gone"
+
+
+def test_a_pointer_that_is_broken_stops_nothing_half_way(finished: Path) -> None:
+    promotable.set_operation(finished, "dvc_cache: commits", "dvc_cache: tags")
+    write_json(pointer.place(finished, "production"), {})
+    told = prune.prune(finished, dry_run=False)
+    assert "left as it is: deployed/production.json is not a pointer" in _of_cache(told)
+    assert told[-1].startswith("flow runs in Prefect")
+    assert pages(finished) == {"Result", "Second", "Third"}
 
 
 def _prune_in(clone: Path) -> list[str]:
@@ -185,6 +284,7 @@ def _prune_in(clone: Path) -> list[str]:
 
 
 def test_dvcs_cache_is_left_where_what_is_live_has_no_tag(finished: Path) -> None:
+    promotable.set_operation(finished, "dvc_cache: commits", "dvc_cache: tags")
     promotable.release(finished, "1.0.0")
     promote(finished, None, None, None, "")
     assert "no git tag names the commit of net 1.0.0" in _of_cache(prune.prune(finished, dry_run=False))
@@ -192,10 +292,9 @@ def test_dvcs_cache_is_left_where_what_is_live_has_no_tag(finished: Path) -> Non
 
 
 def test_dvcs_cache_is_left_alone_where_it_is_said(finished: Path) -> None:
-    promotable.set_operation(finished, "dvc_cache: tags", "dvc_cache: all")
+    promotable.set_operation(finished, "dvc_cache: commits", "dvc_cache: all")
+    promotable.call(finished, "reset", "-q", "--soft", "HEAD~1")
     assert "left as it is (keep.dvc_cache: all)" in _of_cache(prune.prune(finished, dry_run=False))
-    promotable.set_operation(finished, "dvc_cache: all ", "dvc_cache: commits ")
-    prune.prune(finished, dry_run=False)
     assert pages(finished) == {"Result", "Second", "Third"}
 
 
@@ -220,8 +319,8 @@ def test_old_flow_runs_of_this_project_go_and_others_stay(
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL
 
+    from pipelines.flows import old_runs
     from pipelines.flows import promote as flows
-    from pipelines.flows import prune as flows_prune
 
     state = flows.promote(str(root), trigger="event", cause="a test", which="1.3.0", return_state=True)
     assert (state.name, state.message) == ("Completed", "production: net 1.3.0 is live")
@@ -237,13 +336,13 @@ def test_old_flow_runs_of_this_project_go_and_others_stay(
     monkeypatch.setenv("PREFECT_API_URL", str(PREFECT_API_URL.value()))
     told = prune.prune(root, dry_run=False)
     assert told[-1].startswith("flow runs in Prefect   nothing to remove")
-    before = flows_prune.prune(root, 0, dry_run=True)
+    before = old_runs.remove(root, 0, dry_run=True)
     assert before == (3, "")
     with get_client(sync_client=True) as client:
         [artifact] = [a for a in client.read_artifacts() if a.flow_run_id == ids[0]]
         assert "production: net 1.3.0 is live" in artifact.data
         assert "Because: a test" in artifact.data
-        num, note = flows_prune.prune(root, 0, dry_run=False)
+        num, note = old_runs.remove(root, 0, dry_run=False)
         assert num == 3
         assert "vacuumed" in note
         left = [one.id for one in client.read_flow_runs()]

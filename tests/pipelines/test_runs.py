@@ -36,6 +36,19 @@ with runs.recorded(Path(sys.argv[1]), "train", runs.Trigger(sys.argv[2]), ()) as
 """
 
 
+def as_project(root: Path) -> Path:
+    """What a folder must have, so that a run in it is recorded."""
+    root.mkdir(exist_ok=True)
+    for name in ("dvc.yaml", "params.yaml"):
+        (root / name).touch()
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _as_project(tmp_path: Path) -> None:
+    as_project(tmp_path)
+
+
 @pytest.fixture
 def start(repository: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """`start(root, ...)`: a real process, of a group of its own, that holds a recorded run."""
@@ -187,11 +200,9 @@ def test_a_record_that_cannot_be_kept_stops_no_run(tmp_path: Path, capsys: pytes
 
 
 def test_a_project_that_is_gone_is_not_made_again(tmp_path: Path) -> None:
-    root = tmp_path / "project"
-    root.mkdir()
+    root = as_project(tmp_path / "project")
     with recorded(root, "train"):
-        (root / ".graftline").rename(tmp_path / "away")
-        root.rmdir()
+        root.rename(tmp_path / "away")
     assert not root.exists()
 
 
@@ -216,6 +227,26 @@ def test_only_old_records_are_pruned_and_never_a_live_one(tmp_path: Path) -> Non
         assert runs.prune(tmp_path, 2) == 3
         assert read(tmp_path, run.id).state == "running"
     assert len(runs.history(tmp_path)) == 3
+
+
+def test_records_are_bounded_where_nobody_serves(tmp_path: Path) -> None:
+    (tmp_path / "infra").mkdir()
+    (tmp_path / "infra" / "operations.yaml").write_text("runs: {keep: 30}\n")
+    for num, left in ((38, 39), (39, 30)):
+        while len(records.names(tmp_path)) < num:
+            put(tmp_path, leases.Lease(), ended=1.0, state="done")
+        with recorded(tmp_path, "promote"):
+            pass
+        assert len(records.names(tmp_path)) == left
+
+
+@pytest.mark.parametrize("lacks", ["dvc.yaml", "params.yaml"])
+def test_what_is_no_project_is_left_as_it_was(tmp_path: Path, lacks: str) -> None:
+    root = as_project(tmp_path / "other")
+    (root / lacks).unlink()
+    with pytest.raises(InputError, match=f"{lacks} is not in .*Run from a project's root"), recorded(root, "monitor"):
+        raise AssertionError("never here")
+    assert len(list(root.iterdir())) == 1
 
 
 # --- triggers ---
@@ -286,9 +317,104 @@ def test_from_another_container_the_lock_tells(tmp_path: Path) -> None:
     assert leases.alive(without_proc, file) is False
 
 
-def test_what_runs_on_another_machine_is_unknown_and_left_alone(tmp_path: Path) -> None:
-    elsewhere = dataclasses.replace(leases.own(), host="gpu-7", boot="1" * 36)
-    one = put(tmp_path, elsewhere)
+ELSEWHERE = dataclasses.replace(leases.own(), host="gpu-7", boot="1" * 36, space="pid:[1]", pid=1)
+
+
+@pytest.fixture
+def network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The project lies where a lock of another machine may not be seen."""
+    monkeypatch.setattr(leases, "is_local", lambda _: False)
+
+
+def test_a_container_that_is_gone_for_good_left_a_dead_run(tmp_path: Path, begun: list[list[str]]) -> None:
+    """Another host name, another boot, another node by now; but no other machine can have this file system's locks."""
+    assert leases.is_local(tmp_path)
+    one = put(tmp_path, ELSEWHERE, how=("run",))
+    with leases.hold(leases.place(records.folder(tmp_path), one.id)):
+        assert runs.alive(tmp_path, one) is True
+    assert runs.alive(tmp_path, one) is False
+    assert len(reaper.reap(tmp_path, resume=True)) == 2
+    assert "gpu-7" in read(tmp_path, one.id).told
+    assert begun
+
+
+@pytest.mark.parametrize("limit", ["null", "2"])
+def test_what_is_silent_on_another_machine_is_dead_in_the_end(tmp_path: Path, network: None, limit: str) -> None:
+    (tmp_path / "infra").mkdir()
+    (tmp_path / "infra" / "operations.yaml").write_text(f"runs: {{max_run_hours: {limit}}}\n")
+    most, now = {"null": 24, "2": 2}[limit] * 3600, time.time()
+    one = put(tmp_path, ELSEWHERE, started=now - 10 * most)
+    files = (records.place(tmp_path, one.id), leases.place(records.folder(tmp_path), one.id))
+    for last, living in ((now - most + 60, None), (now - most - 60, False)):
+        os.utime(files[0], (now - 10 * most, now - 10 * most))
+        os.utime(files[1], (last, last))
+        assert runs.alive(tmp_path, one) is living
+    assert len(reaper.reap(tmp_path)) == 1
+
+
+def test_file_systems_of_many_machines_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounts = """1 0 8:1 / / rw - ext4 /dev/sda1 rw
+2 1 0:9 / /mnt rw,relatime shared:1 - nfs4 nas:/ rw
+3 2 8:2 / /mnt/a\\040disk rw - xfs /dev/sdb rw
+4 1 0:10 / /share rw - fuse.glusterfs vol rw
+"""
+    monkeypatch.setattr(leases, "_line", lambda path: mounts if "mountinfo" in path else "")
+    places = {"/home/x": True, "/mnt/x": False, "/mnt/a disk/x": True, "/share/x": False, "/mntx/x": True}
+    assert {place: leases.is_local(Path(place)) for place in places} == places
+    monkeypatch.setattr(leases, "_line", lambda path: "")
+    assert not leases.is_local(tmp_path)
+
+
+def test_a_live_run_whose_process_is_hidden_is_not_taken_for_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """hidepid=2: /proc shows nothing of other users."""
+    file = tmp_path / "x.alive"
+    mine = leases.own()
+    monkeypatch.setattr(leases, "started", lambda _: "")
+    with leases.hold(file):
+        assert leases.alive(mine, file) is True
+    assert leases.alive(mine, file) is False
+
+    def refuse(*_: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", refuse)
+    monkeypatch.setattr(os.path, "exists", lambda _: False)
+    assert leases.alive(mine, tmp_path / "cannot be read") is None
+
+
+def test_what_a_run_forked_does_not_keep_it_alive(tmp_path: Path) -> None:
+    with leases.hold(tmp_path / "x.alive"):
+        forked = os.fork()
+        if not forked:
+            time.sleep(30)
+            os._exit(0)
+    try:
+        until(lambda: leases._locked(tmp_path / "x.alive") is False, 5)
+    finally:
+        os.kill(forked, signal.SIGKILL)
+        os.waitpid(forked, 0)
+
+
+def test_the_keeper_gives_signs_of_life(tmp_path: Path, repository: Path) -> None:
+    one = put(tmp_path, leases.own())
+    alive = leases.place(records.folder(tmp_path), one.id)
+    os.utime(alive, (1.0, 1.0))
+    words = (str(records.place(tmp_path, one.id)), str(tmp_path), os.getpid(), "/dev/null", False)
+    code = f"from pipelines import keeper; keeper.SIGN = 0.05; keeper._keep(*{words!r})"
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(repository)}
+    )
+    try:
+        until(lambda: alive.stat().st_mtime > 1.0, 10)
+    finally:
+        child.kill()
+        child.communicate()
+
+
+def test_what_runs_on_another_machine_is_unknown_and_left_alone(tmp_path: Path, network: None) -> None:
+    one = put(tmp_path, ELSEWHERE)
     assert runs.alive(tmp_path, one) is None
     assert reaper.reap(tmp_path, resume=True) == []
     assert read(tmp_path, one.id) == one
@@ -349,8 +475,7 @@ def test_the_keeper_of_a_run_that_ends_within_a_living_process_goes_too(tmp_path
 def test_the_keeper_outlives_a_deleted_project_in_peace(
     tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    root = tmp_path / "project"
-    root.mkdir()
+    root = as_project(tmp_path / "project")
     child = start(root)
     named(child)
     until(lambda: keepers(root), 5)
@@ -405,7 +530,15 @@ def test_what_a_person_began_is_marked_and_not_resumed(
 def begun(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """What the reaper would start."""
     commands: list[list[str]] = []
-    monkeypatch.setattr(keeper, "spawn", lambda command, besides, log: commands.append(command[4:]))
+    plain = keeper.spawn
+
+    def spawn(command: list[str], besides: Any, log: str, given: int | None = None) -> int:
+        if given is not None:
+            return plain(command, besides, log, given)  # a keeper
+        commands.append(command[4:])
+        return 0
+
+    monkeypatch.setattr(keeper, "spawn", spawn)
     return commands
 
 
@@ -432,7 +565,7 @@ def test_two_reapers_at_once_act_once(tmp_path: Path, begun: list[list[str]]) ->
     [
         {"trigger": Trigger("hand", "ana")},
         {"trigger": Trigger("resume", "cron", "", "20260101T000000000000Z-abcdef")},
-        {"resumed_by": "20260101T000000000000Z-abcdef"},
+        {"resumed_by": records.new_id()},
         {"how": ()},
         {"flow": "rollback", "how": ()},
     ],
@@ -450,6 +583,90 @@ def test_what_came_after_stands_for_what_crashed(tmp_path: Path, begun: list[lis
     assert reaper.reap(tmp_path, resume=True) == []
     assert [one.state for one in runs.history(tmp_path)] == ["done", "crashed"]
     assert begun == []
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """Notices."""
+    from pipelines import notices
+
+    sent: list[tuple[str, str]] = []
+    monkeypatch.setattr(notices, "notice", lambda root, event, text, run_id="": sent.append((event, run_id)))
+    return sent
+
+
+@pytest.mark.parametrize("flow", ["monitor", "rollback"])
+def test_who_marks_a_dead_run_tells_of_it_and_it_is_resumed_all_the_same(
+    tmp_path: Path, begun: list[list[str]], told: list[tuple[str, str]], flow: str
+) -> None:
+    dead = put(tmp_path, gone(), how=("run",))
+    with recorded(tmp_path, flow, NIGHTLY, ()):
+        assert ("crashed", dead.id) in told or flow in runs.QUICK
+    assert told[: 1 if flow == "monitor" else 2].count(("crashed", dead.id)) == 1
+    assert read(tmp_path, dead.id).noticed
+    lines = reaper.reap(tmp_path, resume=True)
+    assert [("crashed" in line, "resumed" in line) for line in lines] == [(False, True)]
+    assert told.count(("crashed", dead.id)) == 1
+    assert [command[-1] for command in begun] == ["run"]
+    assert reaper.reap(tmp_path, resume=True) == []
+
+
+def test_what_was_marked_and_not_told_is_told_once(tmp_path: Path, told: list[tuple[str, str]]) -> None:
+    for _ in range(3):
+        put(tmp_path, gone(), state="crashed", ended=1.0)
+    threads = [threading.Thread(target=lambda: reaper.reap(tmp_path)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(told) == len(set(told)) == 3
+    old = put(tmp_path, gone(), state="crashed", ended=1.0)
+    path = records.place(tmp_path, old.id)
+    raw = json.loads(path.read_text("utf-8"))
+    del raw["noticed"]  # as versions wrote it that kept no account
+    path.write_text(json.dumps(raw), "utf-8")
+    assert reaper.reap(tmp_path) == []
+
+
+def test_a_keeper_resumes_what_the_next_run_marked_first(tmp_path: Path) -> None:
+    left = str(records.place(tmp_path, put(tmp_path, gone(), state="crashed", ended=1.0, noticed=True).id))
+    assert keeper._is_left(left, True)
+    assert not keeper._is_left(left, False)
+    untold = str(records.place(tmp_path, put(tmp_path, gone(), state="crashed", ended=1.0).id))
+    assert keeper._is_left(untold, False)
+    done = str(records.place(tmp_path, put(tmp_path, gone(), state="done", ended=1.0).id))
+    assert not keeper._is_left(done, True)
+
+
+def test_what_cannot_be_started_again_is_tried_again_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = put(tmp_path, gone(), how=("run",))
+
+    def fail(*_: Any) -> int:
+        raise OSError(11, "Resource temporarily unavailable")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(keeper, "spawn", fail)
+        assert "could not be resumed yet: Resource temporarily" in reaper.reap(tmp_path, resume=True)[1]
+    assert read(tmp_path, one.id).resumed_by == ""
+    monkeypatch.setattr(keeper, "spawn", lambda *_: 0)
+    assert "is resumed as" in reaper.reap(tmp_path, resume=True)[0]
+
+
+def test_a_resumed_run_that_never_began_is_told_once_and_not_resumed(
+    tmp_path: Path, begun: list[list[str]], told: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = put(tmp_path, gone(), how=("run",))
+    reaper.reap(tmp_path, resume=True)
+    again = read(tmp_path, one.id).resumed_by
+    assert reaper.reap(tmp_path, resume=True) == []
+    later = time.time() + reaper.PATIENCE + 5
+    monkeypatch.setattr(reaper.time, "time", lambda: later)
+    assert [again in line and f"{again}.log" in line for line in reaper.reap(tmp_path, resume=True)] == [True]
+    assert reaper.reap(tmp_path, resume=True) == []
+    never = read(tmp_path, again)
+    assert (never.state, never.of, never.trigger.kind) == ("crashed", one.id, "resume")
+    assert told == [("crashed", one.id), ("crashed", again)]
+    assert len(begun) == 1
 
 
 def test_a_part_is_resumed_with_the_whole(tmp_path: Path, begun: list[list[str]]) -> None:
@@ -476,6 +693,120 @@ def test_runs_are_shown(finished_project: Path) -> None:
     ]
     bad = miniature.line(finished_project, "runs", "--last", "0")
     assert (bad.returncode, bad.stderr.strip()) == (2, "--last: 0 runs cannot be shown; give 1 or more")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "repro", "run", "monitor", "promote", "rollback", "backtest --date date", "sweep --over run.seed --values [1]",
+    ],
+)  # fmt: skip
+def test_no_command_leaves_anything_in_an_empty_folder(tmp_path: Path, repository: Path, words: str) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    environment = {**miniature.environment(), "PYTHONPATH": str(repository)}
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines", *words.split(" ")], cwd=empty, env=environment, capture_output=True,
+        check=False, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "Run from a project's root" in done.stderr
+    assert list(empty.iterdir()) == []
+
+
+def test_a_run_that_finds_nothing_to_do_has_no_keeper_and_one_that_works_has(
+    finished_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines import dvc_cli, line
+
+    kept: list[str] = []
+    monkeypatch.setattr(keeper, "start", lambda *words: kept.append(words[0]))
+    assert line.repro(finished_project, None) == 0
+    assert kept == []
+    monkeypatch.setattr(dvc_cli, "repro", lambda *_: dvc_cli.Outcome((), (), (), ()))
+    monkeypatch.setattr(line, "_nothing_to_do", lambda _: False)
+    monkeypatch.setattr(line, "checked", lambda *_: "")
+    line.repro(finished_project, None)
+    assert kept == [str(finished_project)]
+    for flow in ("monitor", "backtest", "sweep", "promote", "rollback"):
+        with recorded(finished_project, flow, NIGHTLY):
+            pass
+    assert len(kept) == 4
+
+
+def test_make_clean_leaves_records_and_what_is_held(finished_project: Path, repository: Path) -> None:
+    import fcntl
+    import shutil
+
+    if shutil.which("make") is None:
+        pytest.skip("make is not here")
+    shutil.copy(repository / "Makefile", finished_project)
+    top = finished_project / ".graftline"
+    kept = [
+        "runs/a.json", "notices.jsonl", "prefect/prefect.db", "monitor/lock", "run.lock", "serve.json", "watch.json",
+        "locks/ingest",
+    ]  # fmt: skip
+    shutil.rmtree(top, ignore_errors=True)
+    for name in (*kept, "finetune/abc/step", "decisions.json"):
+        (top / name).parent.mkdir(parents=True, exist_ok=True)
+        (top / name).touch()
+    if shutil.which("flock"):
+        with (top / "run.lock").open("a") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            refused = miniature.call(finished_project, "make", "clean")
+            assert refused.returncode == 2
+            assert "A run works here" in refused.stdout
+        assert (top / "decisions.json").exists()
+    assert miniature.call(finished_project, "make", "clean").returncode == 0
+    assert sorted(p.relative_to(top).as_posix() for p in top.rglob("*") if p.is_file()) == sorted(kept)
+    assert not (finished_project / "reports").exists()
+    shutil.rmtree(top)
+    assert miniature.call(finished_project, "make", "clean").returncode == 0
+
+
+def test_a_second_thread_waits_for_its_turn_and_the_same_one_does_not(finished_project: Path) -> None:
+    from pipelines import dvc_cli
+
+    for turn in (dvc_cli.turn, clones.turn):
+        told: list[str] = []
+
+        def go_in(turn: Any = turn, told: list[str] = told) -> None:
+            with turn(finished_project):
+                told.append("in")
+
+        with turn(finished_project), turn(finished_project):
+            thread = threading.Thread(target=go_in)
+            thread.start()
+            thread.join(0.5)
+            assert told == []
+        thread.join(10)
+        assert told == ["in"]
+
+
+def test_who_waited_for_a_lock_that_was_removed_meanwhile_takes_the_new_one(finished_project: Path) -> None:
+    from pipelines import dvc_cli
+
+    path = finished_project / ".graftline" / "run.lock"
+    inside: list[int] = []
+
+    def go_in() -> None:
+        with dvc_cli.turn(finished_project):
+            inside.append(path.stat().st_ino)
+            time.sleep(0.5)
+
+    with dvc_cli.turn(finished_project):
+        threads = [threading.Thread(target=go_in) for _ in range(2)]
+        threads[0].start()
+        time.sleep(0.5)
+        path.unlink()
+    until(lambda: inside, 10)
+    began = time.monotonic()
+    threads[1].start()
+    threads[1].join(10)
+    threads[0].join(10)
+    assert len(inside) == 2
+    assert inside[0] == inside[1], "both hold the file that is there"
+    assert time.monotonic() - began > 0.6, "one after the other"
 
 
 def test_a_mistake_is_recorded_and_what_is_no_project_is_left_as_it_was(finished_project: Path, tmp_path: Path) -> None:
@@ -629,6 +960,7 @@ def test_what_died_with_its_server_is_marked_on_the_next_one(tmp_path: Path, pre
         tagged = client.create_flow_run(left, state=Running(), tags=[crashed.TAG + "20260101T000000000000Z-abcdef"])
     url, nobody = str(PREFECT_API_URL.value()), "http://127.0.0.1:9/api"
     values: dict[str, Any] = {"ended": 1.0, "state": "crashed", "told": "killed", "api_url": nobody}
+    values["noticed"] = True
     known = put(tmp_path, gone(), **values, flow_run_id=str(flow_runs[0].id))
     unnoted = put(tmp_path, gone(), **values, id="20260101T000000000000Z-abcdef")
     assert reaper.reap(tmp_path) == []

@@ -152,16 +152,6 @@ def test_a_flow_that_is_not_there_is_told(project: Path) -> None:
 # --- refusals ---
 
 
-def test_it_listens_beyond_this_machine_only_with_an_authentication(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from pipelines.flows import serve
-
-    monkeypatch.delenv("PREFECT_SERVER_API_AUTH_STRING", raising=False)
-    with pytest.raises(InputError, match="PREFECT_SERVER_API_AUTH_STRING"):
-        serve.serve(project, served.free_port(), "0.0.0.0")
-
-
 def test_a_second_serve_of_the_project_is_told_of_the_first(project: Path) -> None:
     from pipelines.flows import served as here
 
@@ -190,61 +180,6 @@ def test_another_project_of_the_same_name_on_a_server_is_not_taken_over(
     leftovers.refuse_foreign(project, known)
     with pytest.raises(InputError, match=rf"monitor/twice is the project in {project}|train/twice is the project in"):
         leftovers.refuse_foreign(tmp_path / "elsewhere", known)
-
-
-# --- new data ---
-
-
-def test_data_count_as_new_once_they_have_settled_and_once(tmp_path: Path) -> None:
-    from pipelines.flows.watch import NewData
-
-    place = tmp_path / "incoming"
-    place.mkdir()
-    (place / "a.png").write_bytes(b"1")
-    data = NewData(tmp_path, place)
-    assert data.look() == ""  # what was there before is the schedule's
-    assert data.look() == ""
-    (place / "b.png").write_bytes(b"2")
-    assert data.look() == ""  # it may still grow
-    (place / "b.png").write_bytes(b"2, and more")
-    assert data.look() == ""
-    assert data.look() == "incoming: 2 files, +1 since the last look"
-    assert data.look() == "incoming: 2 files, +1 since the last look"  # until somebody was told
-    data.told()
-    assert data.look() == ""
-    (place / ".b.part").write_bytes(b"hidden")
-    assert (data.look(), data.look()) == ("", "")
-
-
-def test_data_that_came_while_nobody_served_are_new(tmp_path: Path) -> None:
-    from pipelines.flows.watch import NewData
-
-    place = tmp_path / "incoming"
-    NewData(tmp_path, place).look()  # not even a folder
-    place.mkdir()
-    (place / "a.png").write_bytes(b"1")
-    again = NewData(tmp_path, place)
-    assert (again.look(), again.look()) == ("", "incoming: 1 files, +1 since the last look")
-    elsewhere = NewData(tmp_path, tmp_path / "other")
-    assert (elsewhere.look(), elsewhere.look()) == ("", "")
-
-
-def test_a_change_of_size_time_or_name_is_seen(tmp_path: Path) -> None:
-    from pipelines.flows.watch import glance
-
-    place = tmp_path / "x"
-    (place / "deep").mkdir(parents=True)
-    (place / "deep" / "a").write_bytes(b"1")
-    seen = [glance(place)]
-    os.utime(place / "deep" / "a", ns=(1, 1))
-    seen.append(glance(place))
-    (place / "deep" / "a").rename(place / "deep" / "b")
-    seen.append(glance(place))
-    (place / "deep" / "b").write_bytes(b"11")
-    seen.append(glance(place))
-    assert len({one.mark for one in seen}) == 4
-    assert {one.num for one in seen} == {1}
-    assert glance(place / "deep" / "b").num == 1
 
 
 # --- the whole ---

@@ -12,17 +12,32 @@ import pytest
 UNIT = Path(__file__).parent.parent.parent / "infra" / "systemd" / "graftline@.service"
 
 
-def test_it_starts_serve_in_the_project_and_comes_back() -> None:
+def unit() -> configparser.RawConfigParser:
     parser = configparser.RawConfigParser(strict=False, interpolation=None)
     parser.optionxform = str  # type: ignore[assignment, method-assign]
     parser.read_string(UNIT.read_text("utf-8"))
+    return parser
+
+
+def test_it_starts_serve_in_the_project_and_comes_back() -> None:
+    parser = unit()
     service = parser["Service"]
     assert service["ExecStart"] == "%f/.venv/bin/python -m pipelines serve --port ${GRAFTLINE_PORT}"
-    assert service["WorkingDirectory"] == service["ReadWritePaths"] == "%f"
+    assert service["WorkingDirectory"] == "%f"
     assert (service["Restart"], service["KillMode"]) == ("on-failure", "mixed")
     assert parser["Install"]["WantedBy"] == "multi-user.target"
     # What training needs: processes beside it, the GPU, code that is made while it runs, files outside its own group.
     assert not {"PrivateDevices", "MemoryDenyWriteExecute", "PrivateNetwork", "ProtectHome"} & set(service)
+
+
+def test_it_runs_as_the_projects_owner_and_can_write_where_caches_lie() -> None:
+    text = UNIT.read_text("utf-8")
+    service = unit()["Service"]
+    assert service["User"] not in ("", "root", "0")
+    assert "#   User=" in text  # and how to name another
+    assert "DynamicUser" not in service
+    # `strict` makes home folders, shared DVC caches and ~/.prefect read-only
+    assert (service["ProtectSystem"], set(service) & {"ReadOnlyPaths", "InaccessiblePaths"}) == ("full", set())
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed here")

@@ -23,7 +23,7 @@ from components.finetune import launch, stage
 from components.finetune.team import Team
 from components.job import Job
 
-SETTINGS: dict[str, Any] = {"strategy": {"name": "full", "epochs": 2, "frozen_norm": False}, "references": []}
+SETTINGS: dict[str, Any] = {"strategy": {"name": "full", "epochs": 1, "frozen_norm": False}, "references": []}
 
 
 def difference(a: Path, b: Path) -> float:
@@ -69,6 +69,7 @@ def test_a_killed_process_loses_an_epoch_at_most_and_the_next_run_ends_with_the_
     assert digests(run(make_job, tmp_path, **settings)[1].building) == expected
 
 
+@pytest.mark.slow
 def test_statistics_and_gradients_are_those_of_the_whole_batch_nothing_listens_beyond_and_who_differs_is_told(
     make_job: Callable[..., Job],
 ) -> None:

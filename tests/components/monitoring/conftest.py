@@ -11,7 +11,7 @@ import pytest
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project of images."""
-    return monitored.of_images(tmp_path_factory.mktemp("images"))
+    return monitored.images(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

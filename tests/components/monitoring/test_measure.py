@@ -19,7 +19,7 @@ import pytest
 
 from components.contracts import InputError, Interval, read_table
 from components.job import Job
-from components.monitoring import answers, arrivals, figures, measure
+from components.monitoring import answers, arrivals, figures, folders, measure
 from components.params import Run
 from components.plugins import choose
 
@@ -224,11 +224,11 @@ def test_the_fingerprint_sees_every_change_and_reads_no_file(tmp_path: Path) -> 
     data = tmp_path / "data"
     (data / "deep").mkdir(parents=True)
     (data / "deep" / "a").write_text("1")
-    first = arrivals.fingerprint(data)
-    assert arrivals.fingerprint(data) == first
+    first = folders.fingerprint(data)
+    assert folders.fingerprint(data) == first
     (data / "deep" / "a").chmod(0)  # nobody may read it
-    assert arrivals.fingerprint(data) == first
+    assert folders.fingerprint(data) == first
     (data / "deep" / "b").symlink_to("nowhere")
-    second = arrivals.fingerprint(data)
+    second = folders.fingerprint(data)
     os.utime(data / "deep" / "a", (1, 1))
-    assert len({first, second, arrivals.fingerprint(data), arrivals.fingerprint(data / "deep")}) == 4
+    assert len({first, second, folders.fingerprint(data), folders.fingerprint(data / "deep")}) == 4
