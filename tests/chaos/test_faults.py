@@ -424,6 +424,8 @@ def test_the_record_of_runs_can_always_be_read(tmp_path: Path) -> None:
         for at in range(1, 100):
             root = tmp_path / f"{kind} {at}".replace("/", " ")
             root.mkdir()
+            for name in ("dvc.yaml", "params.yaml"):
+                (root / name).touch()
             act(root)
             first = runs.history(root)
             faults = Faults(root, kind, at)
