@@ -179,6 +179,8 @@ def test_prefects_own_client_flows_artifacts_and_logs_get_on_with_it(closed: str
 
     from pipelines.flows import server
 
+    server.drain()  # what tells of other tests' runs has their server and no password
+
     @task(persist_result=False)
     def double(number: int) -> int:
         return 2 * number

@@ -43,6 +43,7 @@ def _handoff(root: Path, **params: Any) -> tuple[dict[str, float], Path]:
     job.clear()
     given = {"licence": "", "contact": "", "examples": 3, "profile_samples": 40, "stated": {}, **params}
     metrics = stage.run(stage.Params.model_validate(given), job)
+    write_json(job.out("metrics.json"), metrics)
     job.publish()
     return metrics, root / "artifacts/handoff/bundle"
 

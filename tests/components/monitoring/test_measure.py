@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import monitored
@@ -22,6 +21,7 @@ from components.job import Job
 from components.monitoring import answers, arrivals, figures, folders, measure
 from components.params import Run
 from components.plugins import choose
+from pipelines import operations
 
 COLUMNS = choose("drift.detectors", {"name": "ks"})
 EMBEDDINGS = choose("drift.detectors", {"name": "permutation_mmd", "num_permutations": 199, "alpha": 0.01})
@@ -178,7 +178,7 @@ def test_without_a_profile_drift_is_not_measured_and_its_rules_fail(images: Path
 
 
 def rule(metric: str, optional: bool = False, **limit: float) -> Any:
-    return SimpleNamespace(**{"at_least": None, "at_most": None, **limit}, metric=metric, optional=optional)
+    return operations.Rule(metric=metric, optional=optional, **limit)
 
 
 def test_a_rule_holds_on_its_limit_and_fails_beyond() -> None:
