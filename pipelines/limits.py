@@ -25,7 +25,7 @@ def of(root: Path) -> Limits:
         return Limits()
     from pipelines import operations
 
-    settings = operations.runs(root)
+    settings = operations.section(root, operations.Runs)
     return Limits(settings.max_stage_minutes, settings.max_run_hours)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,6 +12,7 @@ from components.monitoring import figures
 from components.plugins import Choice, Family
 
 FILE = "infra/operations.yaml"
+S = TypeVar("S", bound=params.Params)
 Event = Literal["crashed", "fault", "refused", "drift", "promoted", "rolled_back", "done", "retrained"]
 
 
@@ -157,37 +158,15 @@ def read(root: Path) -> Operations:
     return Operations(params.read(root / FILE, SECTIONS))
 
 
-def runs(root: Path) -> Runs:
-    """Its section alone: others name plugins, and those load libraries that are not needed for it.
+def section(root: Path, cls: type[S]) -> S:
+    """One section alone: others name plugins, which load libraries that are not needed for it, and no mistake of
+    another one stands in the way.
 
     Raises:
         ParamsError: with every mistake of the whole file, where this section has one.
     """
+    name = next(name for name, one in SECTIONS.items() if one is cls)
     try:
-        return Runs.model_validate(params.load_yaml(root / FILE).get("runs"))
+        return cls.model_validate(params.load_yaml(root / FILE).get(name))
     except ValueError:
-        return read(root).runs
-
-
-def fan_out(root: Path) -> FanOut:
-    """Likewise.
-
-    Raises:
-        ParamsError: with every mistake of the whole file, where this section has one.
-    """
-    try:
-        return FanOut.model_validate(params.load_yaml(root / FILE).get("fan_out"))
-    except ValueError:
-        return read(root).fan_out
-
-
-def promote(root: Path) -> Promote:
-    """Its section alone, so that no other section's mistake stands in the way of a promotion.
-
-    Raises:
-        ParamsError: with every mistake of the whole file, where this section has one.
-    """
-    try:
-        return Promote.model_validate(params.load_yaml(root / FILE).get("promote"))
-    except ValueError:
-        return read(root).promote
+        return cast(S, getattr(read(root), name))

@@ -250,7 +250,7 @@ def releases(root: Path) -> list[Release]:
 def _settings(root: Path) -> Promote:
     from pipelines import operations
 
-    return operations.promote(root)
+    return operations.section(root, operations.Promote)
 
 
 def _public(key: Path | None) -> Ed25519PublicKey:

@@ -8,18 +8,17 @@ Everything is first renamed, so that what is killed in the middle leaves nothing
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from components.contracts import InputError
-from pipelines import clones, contents, dvc_cli, operations, pointer, promote, records
+from pipelines import clones, contents, dvc_cli, operations, pointer, promote, records, sweep
 from pipelines.bundles import RELEASES
 from pipelines.operations import Operations
 
@@ -145,29 +144,12 @@ def _work(root: Path, settings: Operations, dry_run: bool) -> Heap:
     if not dry_run:
         _sweep(root / ".graftline")
     for place in [place for place in _places(root) if _last_used(place) < before]:
-        with _free(place) as free:
-            if free:
+        with sweep.free(place / ".graftline" / "run.lock") as unheld:  # only a workspace has such a lock of its own
+            if unheld:
                 num, num_bytes = num + 1, num_bytes + _size(place)
                 if not dry_run:
                     _remove(place, root / ".graftline")
     return Heap(what, num, num_bytes)
-
-
-@contextmanager
-def _free(place: Path) -> Iterator[bool]:
-    """Whether no run goes on in it; meanwhile none can start. Only a workspace has such a lock of its own."""
-    try:
-        handle = (place / ".graftline" / "run.lock").open("rb")
-    except OSError:
-        yield True
-        return
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-            return
-        yield True
 
 
 def _forget(root: Path) -> None:

@@ -25,13 +25,13 @@ def sweep(root: Path) -> None:
     """Remove what nobody will go on with. Checkpoints stay: the next run does."""
     building = root / "artifacts" / ".building"
     for name in _names(building):
-        with _free(lock_of(root, name.removesuffix(".before"))) as free:
-            if free:
+        with free(lock_of(root, name.removesuffix(".before"))) as unheld:
+            if unheld:
                 shutil.rmtree(building / name, ignore_errors=True)
     for folder in (root / "artifacts", root / ".graftline"):
         for path in _temporary(folder, building):
-            with _free(path) as free:
-                if free:
+            with free(path) as unheld:
+                if unheld:
                     path.unlink(missing_ok=True)
 
 
@@ -70,7 +70,7 @@ def _names(folder: Path) -> list[str]:
 
 
 @contextmanager
-def _free(path: Path) -> Iterator[bool]:
+def free(path: Path) -> Iterator[bool]:
     """Whether nobody holds that file locked; while the block runs, nobody else can."""
     try:
         handle = path.open("rb")

@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from prefect import flow
-from prefect.artifacts import create_link_artifact
+from prefect.artifacts import create_markdown_artifact
 from prefect.states import Completed, Failed, State
 
 from components.contracts import InputError
 from pipelines import flows, runs
-from pipelines.backtest import Wish
+from pipelines.backtest import PAGE, Wish
 from pipelines.backtest import backtest as replay
-from pipelines.flows import origin
-
-PAGE = "reports/backtest/index.html"
+from pipelines.flows import origin, pages
 
 
 @flow(name="backtest", persist_result=False)
@@ -55,5 +53,6 @@ def backtest(
         return Failed(name="Mistake", message=str(error))
     if code:
         return Failed(message=f"ended with {code}")
-    create_link_artifact((project / PAGE).as_uri(), link_text=PAGE, key="backtest-page")
+    text = f"```\n{(project / PAGE).as_uri()}\n```\n\n{pages.OPEN}"
+    create_markdown_artifact(text, key="backtest-page", description="How fast the model ages")
     return Completed(message=PAGE)

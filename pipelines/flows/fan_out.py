@@ -77,7 +77,7 @@ def score(root: Path, work: list[shards.Shard]) -> list[str]:
 
 
 def _called(root: Path, which: Any, num_tasks: int, *given: Any) -> Any:
-    chosen = runner(operations.fan_out(root))
+    chosen = runner(operations.section(root, operations.FanOut))
     server.hush()
     with server.reached(root), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         state = which.with_options(task_runner=chosen)(*given, return_state=True)
