@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from components.contracts import InputError, read_json, read_table, write_atomic, write_json, write_table
 from components.job import Job
 from components.params import Run, load_yaml
-from pipelines import dag, dvc_cli, history, stage
+from pipelines import dvc_cli, side, stage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 LAST = "evaluate"
 LEFT_OUT = ("ingest",)
+QUICK = {"finetune.strategy": {"name": "linear_probe"}}
 PAGE = "reports/backtest/index.html"
 
 
@@ -86,7 +87,7 @@ def _manifest(root: Path) -> pd.DataFrame:
     """What `ingest` found, as it is now.
 
     Raises:
-        InputError: it has not run, or its data have changed since.
+        InputError: it had to run, and could not.
     """
     path = root / "artifacts" / "ingest" / "manifest.parquet"
     stale = dvc_cli.stale(root, "ingest").get("ingest")
@@ -103,18 +104,13 @@ def _workspace(root: Path, cut: str, before: pd.DataFrame, wish: Wish) -> Iterat
     """A clone in which `ingest` had found only what was dated before the cut."""
     place = root / ".graftline" / "backtest" / cut.replace("/", "_")
     shutil.rmtree(place, ignore_errors=True)
-    place.parent.mkdir(parents=True, exist_ok=True)
     try:
-        history.clone_project(root, place)
-        for name in history.project_files(root):  # the files at hand, committed or not
-            (place / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(root / name, place / name)
+        side.prepare(root, place, {"finetune.references": [], **(QUICK if wish.quick else {})})  # nobody looks at those
         (place / "dvc.lock").unlink(missing_ok=True)
         shutil.rmtree(place / "artifacts", ignore_errors=True)
         shutil.copytree(root / "artifacts" / "ingest", place / "artifacts" / "ingest")
         _narrow(place / "artifacts" / "ingest", before.drop(columns="period"))
         _link_data(root, place, before)
-        _settle(place / "params.yaml", wish.quick)
         yield place
     finally:
         if wish.keep:
@@ -135,52 +131,26 @@ def _narrow(folder: Path, before: pd.DataFrame) -> None:
 
 
 def _link_data(root: Path, place: Path, before: pd.DataFrame) -> None:
-    """Paths of the manifest inside the project lead to the project's own files."""
-    firsts = {
-        Path(str(value)).parts[0]
-        for column in before.columns if column == "input.path" or column.endswith("_path")
-        for value in before[column].dropna() if not Path(str(value)).is_absolute()
-    }  # fmt: skip
-    named = {Path(d).parts[0] for s in dag.load(root) for d in s.deps if not Path(d).is_absolute()}
-    for first in sorted(firsts | named):
+    """Files of the manifest that lie in the project, but not below what dvc.yaml names, are read where they lie."""
+    paths = {
+        str(v) for c in before.columns if c.startswith("input.") and c.endswith("path") for v in before[c].dropna()
+    }
+    for first in sorted({Path(path).parts[0] for path in paths if not Path(path).is_absolute()}):
         if (root / first).exists() and not (place / first).exists():
             (place / first).symlink_to(root / first)
 
 
-def _settle(path: Path, quick: bool) -> None:
-    """No reference runs, which nobody looks at here; with `quick` a linear probe."""
-    import io
-
-    from ruamel.yaml import YAML
-
-    yaml = YAML()
-    yaml.width = 4096
-    values = yaml.load(path.read_text("utf-8"))
-    values["finetune"]["references"] = []
-    if quick:
-        values["finetune"]["strategy"] = {"name": "linear_probe"}
-    store = io.StringIO()
-    yaml.dump(values, store)
-    write_atomic(path, store.getvalue().encode())
-
-
 def _train(place: Path) -> str:
-    """The line up to `evaluate`; why not, if it could not be."""
-    line = dag.load(place)
-    names = [s.name for s in line]
-    last = next(s for s in line if s.name == LAST)
-    wanted, queue = set(), [last.name]
-    parents = {s.name: s.parents for s in line}
-    while queue:
-        one = queue.pop()
-        wanted.add(one)
-        queue += [p for p in parents[one] if p not in wanted]
-    for name in (n for n in names if n in wanted and n not in LEFT_OUT):
-        outcome = dvc_cli.repro(place, name)
-        if outcome.code in (dvc_cli.MISTAKE, dvc_cli.REFUSED):
-            return f"not trained: {outcome.told.splitlines()[0]}"
-        if outcome.code:
-            raise InputError(f"{name}: {outcome.told}")
+    """The line up to `evaluate`; why not, if it could not be.
+
+    Raises:
+        InputError: a stage failed for a reason that holds for every date.
+    """
+    outcome, _ = side.through(place, LAST, LEFT_OUT)
+    if outcome.code in (dvc_cli.MISTAKE, dvc_cli.REFUSED):
+        return f"not trained: {outcome.told.splitlines()[0]}"
+    if outcome.code:
+        raise InputError(f"{', '.join(outcome.failed)}: {outcome.told}")
     return ""
 
 

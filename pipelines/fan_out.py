@@ -9,7 +9,6 @@ params.yaml are printed.
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 import shutil
 import tempfile
@@ -17,13 +16,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from components.contracts import InputError, read_json, read_table, write_atomic
+from components.contracts import InputError, read_json, read_table
 from components.params import load_yaml
-from pipelines import dag, dvc_cli, history, stage, standings
+from pipelines import dag, dvc_cli, side, stage, standings
 
 FOLDER = ".graftline/sweep"
-SHARED = ("prepared", "features")
-"""Caches below .graftline that are keyed by content, so that workspaces may share the project's."""
 STATES = {dvc_cli.DONE: "done", dvc_cli.REFUSED: "refused", dvc_cli.MISTAKE: "mistake"}
 
 
@@ -88,7 +85,7 @@ def planned(root: Path, wish: Wish) -> list[Setting]:
     for one in found:
         with tempfile.TemporaryDirectory() as aside:
             try:
-                (Path(aside) / "params.yaml").write_text(changed(root, one.changes), "utf-8")
+                (Path(aside) / "params.yaml").write_text(side.changed(root, one.changes), "utf-8")
                 stage.read_params(Path(aside))
             except InputError as error:
                 problems.append(f"setting {one.name}: {error}")
@@ -103,7 +100,7 @@ def _over(root: Path, key: str, values: str | None) -> list[Setting]:
         if not isinstance(given, list):
             raise InputError(f"--values: give a list, such as '[16, 32]' (given: {values})")
     else:
-        now = _at(load_yaml(root / "params.yaml"), key)
+        now = side.at(load_yaml(root / "params.yaml"), key)
         if not isinstance(now, list):
             raise InputError(
                 f"--over {key}: it is no list of which one can be tried after the other; give --values too"
@@ -157,42 +154,6 @@ def _yaml(text: str, where: str) -> Any:
         raise InputError(f"{where}: not valid YAML: {str(error).splitlines()[0]}") from None
 
 
-def _at(values: Any, key: str) -> Any:
-    """What stands at a key with dots; numbers lead into lists."""
-    for done, part in enumerate(parts := key.split(".")):
-        try:
-            values = values[int(part)] if isinstance(values, list) else values[part]
-        except (KeyError, IndexError, ValueError, TypeError):
-            raise InputError(f"{key}: params.yaml has no {'.'.join(parts[: done + 1])}") from None
-    return values
-
-
-def changed(root: Path, changes: dict[str, Any]) -> str:
-    """The project's params.yaml with these values; its comments stay.
-
-    Raises:
-        InputError: a key that leads nowhere.
-    """
-    from ruamel.yaml import YAML
-
-    yaml = YAML()
-    yaml.width = 4096
-    values = yaml.load((root / "params.yaml").read_text("utf-8"))
-    for key, value in changes.items():
-        way, _, last = str(key).rpartition(".")
-        place = _at(values, way) if way else values
-        if isinstance(place, list):
-            _at(values, key)
-            place[int(last)] = value
-        elif isinstance(place, dict):
-            place[last] = value
-        else:
-            raise InputError(f"{key}: params.yaml has no keys below {way}")
-    store = io.StringIO()
-    yaml.dump(values, store)
-    return store.getvalue()
-
-
 # --- one setting; may run in another process or on another machine that sees the same folders ---
 
 
@@ -203,8 +164,8 @@ def one(root: str, name: str, changes: dict[str, Any], until: str | None, keep: 
     place = project / FOLDER / name
     found: dict[str, Any] = {"name": name, "changes": changes, "metrics": {}, "seconds": {}}
     try:
-        _prepare(project, place, changes)
-        outcome, seen = _through(place, until)
+        side.prepare(project, place, changes)
+        outcome, seen = side.through(place, until)
         found |= {"state": STATES.get(outcome.code, "fault"), "code": outcome.code, "told": outcome.told}
         found |= _figures(place, seen)
     except InputError as error:
@@ -213,52 +174,6 @@ def one(root: str, name: str, changes: dict[str, Any], until: str | None, keep: 
         if not keep:
             shutil.rmtree(place, ignore_errors=True)
     return found | ({"workspace": str(place)} if keep else {})
-
-
-def _prepare(project: Path, place: Path, changes: dict[str, Any]) -> None:
-    names = set(history.project_files(project))
-    if (place / ".dvc" / "config.local").exists():
-        names.discard("dvc.lock")  # its own knows more
-        for stray in set(history.project_files(place)) - names - {"dvc.lock"}:
-            (place / stray).unlink()
-    else:
-        shutil.rmtree(place, ignore_errors=True)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        history.clone_project(project, place)
-    for file in names:
-        target = place / file
-        if not target.exists() or target.read_bytes() != (project / file).read_bytes():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.unlink(missing_ok=True)
-            shutil.copy2(project / file, target)
-    write_atomic(place / "params.yaml", changed(project, changes).encode())
-    inputs = [d.rstrip("/") for s in dag.load(place) for d in s.deps if not d.startswith(("artifacts/", "/"))]
-    links = [*inputs, *(f".graftline/{kind}" for kind in SHARED)]
-    (place / ".graftline").mkdir(exist_ok=True)
-    for kind in SHARED:
-        (project / ".graftline" / kind).mkdir(parents=True, exist_ok=True)
-    for link in links:  # data that git does not hold are read where they lie
-        if (project / link).exists() and not (place / link).exists():
-            (place / link).parent.mkdir(parents=True, exist_ok=True)
-            (place / link).symlink_to((project / link).resolve())
-
-
-def _through(place: Path, until: str | None) -> tuple[dvc_cli.Outcome, list[str]]:
-    """The whole line, or what `until` needs: how it ended, and the stages whose outputs are this setting's."""
-    if until is None:
-        outcome = dvc_cli.repro(place)
-        return outcome, [*outcome.ran, *outcome.unchanged]
-    parents = {s.name: s.parents for s in dag.load(place)}
-    wanted = {until}
-    for name in reversed(list(parents)):
-        wanted |= set(parents[name]) if name in wanted else set()
-    good: list[str] = []
-    for name in (n for n in parents if n in wanted):
-        outcome = dvc_cli.repro(place, name)
-        if outcome.code:
-            return outcome, good
-        good.append(name)
-    return outcome, good
 
 
 def _figures(place: Path, stages: list[str]) -> dict[str, Any]:

@@ -50,8 +50,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     promotable.own_key(config)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(config))
     monkeypatch.setenv("PREFECT_HOME", str(config))
-    for name in ("PREFECT_API_URL", "CI", "GITHUB_ACTIONS", "GITLAB_CI", "GRAFTLINE_TRIGGER"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
     place = promotable.project(tmp_path_factory.mktemp("settings") / "x", git=False)
     promotable.set_operation(place, "keep_releases: 10", f"keep_releases: {KEPT}")
     promotable.set_operation(place, "on: [crashed, fault, refused, drift, promoted, rolled_back]", "on: []")

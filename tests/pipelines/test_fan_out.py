@@ -14,7 +14,7 @@ import miniature
 import pytest
 
 from components.contracts import InputError, read_json, write_json
-from pipelines import fan_out, operations, standings
+from pipelines import fan_out, operations, side, standings
 from pipelines.fan_out import Setting, Wish
 
 TWO = "- {name: low, set: {gate.at_least: 0.5}}\n- {name: high, set: {gate.at_least: 9, report.title: Strict}}\n"
@@ -138,7 +138,7 @@ def test_a_list_gives_a_setting_for_each_of_its_members() -> None:
 
 def test_values_are_set_and_the_rest_of_params_stays() -> None:
     found = planned(over="finetune.batch_size", values="[16, 64]")
-    text = fan_out.changed(miniature.REPOSITORY, found[1].changes)
+    text = side.changed(miniature.REPOSITORY, found[1].changes)
     assert "batch_size: 64 " in text
     assert "# samples a step" in text
     assert "max_per" not in text
@@ -218,9 +218,9 @@ def test_training_time_of_what_came_from_the_cache_is_that_of_the_sweep_before(t
 def test_a_workspace_that_a_killed_sweep_left_is_taken_up_again(finished_project: Path) -> None:
     os.environ["PATH"] = miniature.environment()["PATH"]
     place = finished_project / fan_out.FOLDER / "low"
-    fan_out._prepare(finished_project, place, {"gate.at_least": 0.5})
+    side.prepare(finished_project, place, {"gate.at_least": 0.5})
     (place / "components" / "stray.py").write_text("")
     (place / "artifacts" / "ingest" / "mark").write_text("")
-    fan_out._prepare(finished_project, place, {"gate.at_least": 0.5})
+    side.prepare(finished_project, place, {"gate.at_least": 0.5})
     assert not (place / "components" / "stray.py").exists()
     assert (place / "artifacts" / "ingest" / "mark").exists()

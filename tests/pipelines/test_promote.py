@@ -28,8 +28,6 @@ from pipelines.promote import deployed, live, promote, rollback
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with the release 1.0.0, and its user's key."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    for name in ("CI", "GITHUB_ACTIONS", "GITLAB_CI", "GRAFTLINE_TRIGGER"):
-        monkeypatch.delenv(name, raising=False)
     promotable.own_key(tmp_path / "config")
     root = promotable.project(tmp_path / "project")
     released(root, "1.0.0")
