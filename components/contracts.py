@@ -158,6 +158,8 @@ class RunRecord:
     note: str = ""
     inputs: tuple[str, ...] = ()
     """What a sample was in training: the columns `input.*`, without that prefix (text, text_pair)."""
+    found: dict[str, float] = field(default_factory=dict)
+    """What the strategy chose on validation, by name."""
 
 
 @dataclass(frozen=True)

@@ -126,23 +126,62 @@ def build(options: Params, *, pretrained: bool = True, preprocessing: dict[str, 
     source = options.weights.source if pretrained else "random"
     provenance: dict[str, Any] = {}
     if source == "hub":
-        repository = f"timm/{options.model}"
-        provenance = {"repository": repository, "revision": options.revision}
-        provenance |= _load_file(module, hub_file(repository, options.revision, HUB_FILES), options)
+        provenance = {"repository": _repository(options), "revision": options.revision}
     elif source != "random":
         provenance = {"package": options.weights.package, "match": options.weights.match}
-        provenance |= _load_file(module, weights_file(options.weights), options)
+    if source != "random":
+        provenance |= _load_file(module, _file(options), options)
     module.num_features = _feature_size(module, options)  # type: ignore[assignment]
     module.provenance = {**provenance, "source": source, "licence": _licence(module)}  # type: ignore[assignment]
     return module
 
 
+def source_head(options: Params) -> nn.Linear | None:
+    """The classifier that the weights were pretrained with: features [N, D] -> logits of its own labels [N, S], for
+    what rests on the old task (LwF, co-tuning, forgetting). None where the file has none, or the network has another
+    kind than one linear layer.
+
+    Raises:
+        WeightsError: as `build`.
+    """
+    import timm
+    from torch import nn
+
+    if options.weights.source == "random":
+        return None
+    sized = {"img_size": options.image_size} if options.image_size and _fixed_size(options) else {}
+    whole = timm.create_model(options.model, pretrained=False, **sized)
+    head = whole.get_classifier()
+    if not isinstance(head, nn.Linear):
+        return None
+    state = _state(_file(options), options)
+    prefix = next(name for name, module in whole.named_modules() if module is head) + "."
+    own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in head.state_dict().items()}:
+        return None
+    head.load_state_dict(own)
+    return head.eval()
+
+
+def _repository(options: Params) -> str:
+    return f"timm/{options.model}"
+
+
+def _file(options: Params) -> Path:
+    if options.weights.source == "hub":
+        return hub_file(_repository(options), options.revision, HUB_FILES)
+    return weights_file(options.weights)
+
+
+def _state(path: Path, options: Params) -> dict[str, Any]:
+    """The file's tensors by the names of the whole network."""
+    state: dict[str, Any] = read_state(path, options.weights)
+    return _pair_by_order(state, options, path) if options.weights.match == "order" else state
+
+
 def _load_file(module: nn.Module, path: Path, options: Params) -> dict[str, Any]:
     digest = checked_hash(options.weights, path)
-    state = read_state(path, options.weights)
-    if options.weights.match == "order":
-        state = _pair_by_order(state, options, path)
-    state = _as_timm_has_it(module, state)
+    state = _as_timm_has_it(module, _state(path, options))
     own = module.state_dict()
     optional = {k for k in own if k.endswith("num_batches_tracked")}
     if unknown := state.keys() - own.keys():

@@ -27,9 +27,17 @@ class State:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
-def write(keep: Path, trained: nn.Module, optimiser: Any, best: dict[str, torch.Tensor], state: State) -> None:
-    """`best`: weights of the best epoch so far."""
-    tensors = {f"now.{k}": v for k, v in trained.state_dict().items()} | {f"best.{k}": v for k, v in best.items()}
+def write(
+    keep: Path,
+    trained: nn.Module,
+    optimiser: Any,
+    best: dict[str, torch.Tensor],
+    callback: dict[str, torch.Tensor],
+    state: State,
+) -> None:
+    """`best`: weights of the best epoch so far. `callback`: what the phase's callback needs to go on."""
+    kinds = {"now": trained.state_dict(), "best": best, "callback": callback}
+    tensors = {f"{kind}.{k}": v for kind, found in kinds.items() for k, v in found.items()}
     for index, values in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{k}": torch.as_tensor(v) for k, v in values.items()}
     plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
@@ -38,20 +46,24 @@ def write(keep: Path, trained: nn.Module, optimiser: Any, best: dict[str, torch.
 
 def resume(
     keep: Path, trained: nn.Module, optimiser: Any, device: torch.device
-) -> tuple[State, dict[str, torch.Tensor]]:
-    """The state, and the weights of the best epoch; both as at the beginning where there is no checkpoint."""
+) -> tuple[State, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """The state, the weights of the best epoch, and what the callback had; as at the beginning where there is no
+    checkpoint."""
     if not keep.exists():
-        return State(), {}
+        return State(), {}, {}
     from safetensors import safe_open
 
     with safe_open(keep, framework="pt") as handle:
         state = State(**json.loads(handle.metadata()["state"]))
     tensors = load_file(keep)
-    trained.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("now.")})
+
+    def of(kind: str) -> dict[str, torch.Tensor]:
+        return {k.removeprefix(f"{kind}."): v for k, v in tensors.items() if k.startswith(f"{kind}.")}
+
+    trained.load_state_dict(of("now"))
     inner: dict[int, dict[str, torch.Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimiser."):
-            _, index, key = name.split(".", 2)
-            inner.setdefault(int(index), {})[key] = value.to(device) if key != "step" else value
+    for name, value in of("optimiser").items():
+        index, key = name.split(".", 1)
+        inner.setdefault(int(index), {})[key] = value.to(device) if key != "step" else value
     optimiser.load_state_dict({**optimiser.state_dict(), "state": inner})
-    return state, {k[5:]: v for k, v in tensors.items() if k.startswith("best.")}
+    return state, of("best"), of("callback")

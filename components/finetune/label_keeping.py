@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from components import samples
-from components.finetune.loop import Data
+from components.finetune.batches import Data
 
 MOST, BATCH, TOLD = 500, 64, 10
 Vary = Callable[[Any, np.random.Generator], Any]

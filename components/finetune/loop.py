@@ -8,7 +8,6 @@ and ends with the very same weights, and the number of threads that prepare batc
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -16,23 +15,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import nn
 
 from components import samples
 from components.contracts import InputError
 from components.finetune import checkpoints
+from components.finetune.batches import Data, batches, num_batches
 from components.finetune.checkpoints import State
-from components.finetune.phases import Phase
+from components.finetune.phases import Callback, Phase, Start, Step
 from components.finetune.team import ALONE, Team, digest
-from components.job import Job
-from components.model import TransferModel
 
 Array = np.ndarray
-POOL = 64
-"""Batches whose samples are sorted by length together."""
-MANY = 64
-"""So many samples of a kind in a pool have an order of their own."""
 
 
 class TrainingError(InputError):
@@ -53,60 +46,38 @@ class Settings:
     precision: str
 
 
-@dataclass(frozen=True)
-class Data:
-    """One split, ready to be batched."""
+def train_phase(start: Start, phase: Phase, keep: Path, title: str) -> State:
+    """Train one phase in place and leave the weights of its best epoch in the model.
 
-    rows: Array
-    """Prepared rows of the task, or features [N, D] in a cached phase."""
-    targets: Array
-    """int64 [N], or what the decision has instead."""
-    ids: tuple[str, ...]
-    collate: Callable[[Array], tuple[Array, ...]]
-    augment: Callable[[Array, np.random.Generator], Array] | None = None
-    lengths: Array | None = None
-    """int [N] where rows differ in length: like is then batched with like."""
-    kinds: Array | None = None
-    """int [N]: what a batch should be a mixture of though its rows are of one length: labels."""
-
-
-def train_phase(
-    model: TransferModel,
-    phase: Phase,
-    train: Data,
-    validation: Data,
-    decision: ModuleType,
-    settings: Settings,
-    job: Job,
-    fabric: Fabric,
-    keep: Path,
-    title: str,
-    team: Team = ALONE,
-) -> State:
-    """Train one phase in place and leave the weights of its best epoch in `model`.
-
-    `keep` is where the phase's checkpoint lies; with one there, goes on from it. `team`: the processes that do it.
+    `keep` is where the phase's checkpoint lies; with one there, goes on from it.
     """
-    work = _set_up(model, phase, decision, settings, fabric, title, team)
+    work = _set_up(start, phase, title)
+    team, callback = start.team, work.callback
     with team.as_first_has_it(keep) as found:
-        state, best = checkpoints.resume(found, work.trained, work.optimiser, fabric.device)
+        state, best, own = checkpoints.resume(found, work.trained, work.optimiser, start.fabric.device)
+        callback.resume(own)
     while not state.finished:
         what = f"{title} {phase.name} epoch {state.epoch + 1}/{phase.epochs}"
-        train_loss, rate = _train_epoch(work, train, state.epoch, job, what)
-        figures = measure(work.wrapped, validation, decision, settings.batch_size, fabric.device, team)
-        state = _after_epoch(state, phase, figures, train_loss, rate, len(train.rows), settings)
-        if state.best_epoch == state.epoch:
-            best = {k: v.detach().cpu().clone() for k, v in work.trained.state_dict().items()}
+        train_loss, rate = _train_epoch(work, state.epoch, what)
+        with callback.judged():
+            figures = measure(
+                work.wrapped, start.validation, start.decision, start.settings.batch_size, start.fabric.device, team
+            )
+            state = _after_epoch(state, phase, figures, train_loss, rate, len(start.train.rows), start.settings)
+            if state.best_epoch == state.epoch:
+                best = {k: v.detach().cpu().clone() for k, v in work.trained.state_dict().items()}
         team.must_agree(f"the weights after {what}", digest(work.trained.state_dict()) if team.size > 1 else "")
         if team.rank == 0:
-            checkpoints.write(keep, work.trained, work.optimiser, best, state)
+            checkpoints.write(keep, work.trained, work.optimiser, best, callback.state(), state)
         row = state.history[-1]
-        job.say(
+        start.job.say(
             f"{what}: loss {row['train_loss']:.4f}, on validation {row['validation_loss']:.4f}, "
             f"accuracy {row['validation_accuracy']:.4f}"
         )
     work.trained.load_state_dict(best)
-    for parameter in model.parameters():
+    work.watched.remove()
+    callback.close()
+    for parameter in start.model.parameters():
         parameter.requires_grad_(True)
     return state
 
@@ -115,8 +86,9 @@ def train_phase(
 class _Work:
     """A phase under way: what each of its steps takes."""
 
-    model: TransferModel
+    start: Start
     phase: Phase
+    callback: Callback
     trained: nn.Module
     """The model, or its head alone."""
     wrapped: Any
@@ -124,66 +96,69 @@ class _Work:
     optimiser: Any
     rates: tuple[float, ...]
     """Learning rate of each of the optimiser's groups, before the schedule."""
-    decision: ModuleType
-    settings: Settings
-    fabric: Fabric
     title: str
-    team: Team
+    seen: list[torch.Tensor]
+    """The features that the head was last given."""
+    watched: Any
+    """The hook that puts them there."""
 
 
-def _set_up(
-    model: TransferModel, phase: Phase, decision: ModuleType, settings: Settings, fabric: Fabric, title: str, team: Team
-) -> _Work:
+def _set_up(start: Start, phase: Phase, title: str) -> _Work:
+    model = start.model
+    callback = (phase.callback or Callback)(start)
     trained: nn.Module = model.head if phase.cached else model
     groups = phase.groups(model)
     freeze_all_but(model, groups)
-    optimiser = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
-    wrapped, optimiser = fabric.setup(trained, optimiser)
+    optimiser = torch.optim.AdamW(groups, weight_decay=start.settings.weight_decay)
+    wrapped, optimiser = start.fabric.setup(trained, optimiser)
     rates = tuple(float(g["lr"]) for g in optimiser.param_groups)
-    return _Work(model, phase, trained, wrapped, optimiser, rates, decision, settings, fabric, title, team)
+    seen: list[torch.Tensor] = []
+    watched = model.head.register_forward_pre_hook(lambda _, inputs: seen.__setitem__(slice(None), inputs))
+    return _Work(start, phase, callback, trained, wrapped, optimiser, rates, title, seen, watched)
 
 
-def _train_epoch(work: _Work, train: Data, epoch: int, job: Job, what: str) -> tuple[float, float]:
+def _train_epoch(work: _Work, epoch: int, what: str) -> tuple[float, float]:
     """Mean loss, and the first group's learning rate at the end."""
-    steps = _num_batches(len(train.rows), work.settings.batch_size)
+    train, settings, team, job = work.start.train, work.start.settings, work.start.team, work.start.job
+    steps = num_batches(len(train.rows), settings.batch_size)
     total = 0.0
     work.wrapped.train()
-    _frozen_in_eval(work.model, work.phase.frozen_norm)
-    batches = _batches(train, work.settings, epoch, job.run.threads, work.team)
-    for step, (inputs, targets, num) in enumerate(job.progress(batches, what, steps)):
+    _frozen_in_eval(work.start.model, work.phase.frozen_norm)
+    given = batches(train, settings, epoch, job.run.threads, team)
+    for step, (inputs, places, num) in enumerate(job.progress(given, what, steps)):
         at = epoch * steps + step
-        share = _schedule(at, work.phase.epochs * steps, work.settings.warmup)
+        share = _schedule(at, work.phase.epochs * steps, settings.warmup)
         for group, rate in zip(work.optimiser.param_groups, work.rates):
             group["lr"] = rate * share
-        torch.manual_seed(samples.keyed_seed(work.settings.seed, work.phase.name, at, *work.team.key))
-        value = _loss(work, inputs, targets, num)
+        torch.manual_seed(samples.keyed_seed(settings.seed, work.phase.name, at, *team.key))
+        value = _loss(work, inputs, places, num)
         _finite(value, work.title, epoch, step, share * max(work.rates))
         _step(work, value)
+        work.callback.after_step()
         total += float(value.detach()) * num
-    total = float(work.team.total(torch.tensor(total, dtype=torch.float64)))
+    total = float(team.total(torch.tensor(total, dtype=torch.float64)))
     return total / len(train.rows), work.rates[0] * share
 
 
-def _loss(work: _Work, inputs: tuple[Array, ...], targets: Array, num: int) -> torch.Tensor:
+def _loss(work: _Work, inputs: tuple[Array, ...], places: Array, num: int) -> torch.Tensor:
     """Of this process's part of a batch of `num` samples: summed over the processes it is the batch's mean."""
-    team, device = work.team, work.fabric.device
-    with team.statistics():
+    start = work.start
+    device = start.fabric.device
+    with start.team.statistics():
         logits = work.wrapped(*(torch.from_numpy(a).to(device) for a in inputs))
-    value: torch.Tensor = work.decision.loss(
-        logits, torch.from_numpy(targets).to(device), work.settings.label_smoothing
-    )
-    if team.size > 1:
-        value = value * (len(targets) / num)
-    if work.phase.penalty is not None:
-        value = value + work.phase.penalty(work.model) / team.size
-    return value
+    targets = torch.from_numpy(start.train.targets[places]).to(device)
+    value: torch.Tensor = start.decision.loss(logits, targets, start.settings.label_smoothing)
+    penalty = work.callback.penalty(Step(places, work.seen[0], logits, targets))
+    if penalty is not None:
+        value = value + penalty
+    return value * (len(places) / num) if start.team.size > 1 else value
 
 
 def _step(work: _Work, value: torch.Tensor) -> None:
     work.optimiser.zero_grad()
-    work.fabric.backward(value)
-    work.team.sum_gradients(p for group in work.optimiser.param_groups for p in group["params"])
-    work.fabric.clip_gradients(work.wrapped, work.optimiser, max_norm=work.settings.max_gradient_norm)
+    work.start.fabric.backward(value)
+    work.start.team.sum_gradients(p for group in work.optimiser.param_groups for p in group["params"])
+    work.start.fabric.clip_gradients(work.wrapped, work.optimiser, max_norm=work.start.settings.max_gradient_norm)
     work.optimiser.step()
 
 
@@ -200,70 +175,6 @@ def _frozen_in_eval(model: nn.Module, frozen_norm: bool) -> None:
         keeps_statistics = frozen_norm and getattr(module, "running_mean", None) is not None
         if keeps_statistics or (own and not any(p.requires_grad for p in own)):
             module.eval()
-
-
-def _num_batches(num_samples: int, batch_size: int) -> int:
-    """Batches are of nearly equal size: a rest of one sample would have no statistics of its own."""
-    return max(1, min(math.ceil(num_samples / batch_size), num_samples // 2))
-
-
-def cuts(
-    num_samples: int, lengths: Array | None, kinds: Array | None, batch_size: int, seed: int, epoch: int
-) -> list[Array]:
-    """Which samples make up each batch of an epoch, in the order of training.
-
-    Where samples differ in length, POOL batches' worth at a time are sorted by it (ties as they were drawn) and
-    the batches shuffled. Where long texts are of one label, that alone would make batches of one label, which
-    train badly: so each kind is sorted by itself, and its shortest go with the others' shortest.
-    """
-    rng = samples.keyed_rng(seed, epoch, "order of samples")
-    batches = np.array_split(rng.permutation(num_samples), _num_batches(num_samples, batch_size))
-    if lengths is None:
-        return batches
-    found: list[Array] = []
-    for start in range(0, len(batches), POOL):
-        group = batches[start : start + POOL]
-        pool = np.concatenate(group)
-        pool = pool[np.argsort(_places(lengths[pool], None if kinds is None else kinds[pool]), kind="stable")]
-        found += np.split(pool, np.cumsum([len(batch) for batch in group])[:-1])
-    return [found[i] for i in rng.permutation(len(found))]
-
-
-def _places(lengths: Array, kinds: Array | None) -> Array:
-    """Where each sample stands in the order of length, 0 to 1; of a kind with MANY samples, in that of its kind."""
-
-    def places(values: Array) -> Array:
-        return np.asarray((np.argsort(np.argsort(values, kind="stable"), kind="stable") + 0.5) / len(values))
-
-    found = places(lengths)
-    for kind in [] if kinds is None else np.unique(kinds):
-        own = np.flatnonzero(kinds == kind)
-        if len(own) >= MANY:
-            found[own] = places(lengths[own])
-    return found
-
-
-def computed_over_real(lengths: Array, batches: list[Array]) -> float:
-    """What the network computes, padding included, over what the samples hold."""
-    return sum(len(b) * int(lengths[b].max()) for b in batches) / int(lengths.sum())
-
-
-def _batches(
-    data: Data, settings: Settings, epoch: int, threads: int, team: Team
-) -> Iterator[tuple[tuple[Array, ...], Array, int]]:
-    """Of each batch this process's part: inputs and targets; and the samples of the whole batch."""
-    batches = cuts(len(data.rows), data.lengths, data.kinds, settings.batch_size, settings.seed, epoch)
-    team.check_batches(batches)
-
-    def make(batch: Array) -> tuple[tuple[Array, ...], Array, int]:
-        cut = team.part(batch)
-        rows = data.rows[np.sort(cut)][np.argsort(np.argsort(cut))]  # a memory map likes rising indices
-        if data.augment is not None:
-            rngs = (samples.keyed_rng(settings.seed, epoch, data.ids[i]) for i in cut)
-            rows = np.stack([data.augment(row, rng) for row, rng in zip(rows, rngs)])
-        return data.collate(rows), data.targets[cut], len(batch)
-
-    return samples.in_threads(make, batches, threads)
 
 
 @torch.inference_mode()
@@ -284,6 +195,16 @@ def measure(
         found[number, 1] = int(decision.correct(logits, targets).sum())
     total, right = (sum(column) for column in zip(*team.total(found).tolist()))
     return {"validation_loss": total / len(data.rows), "validation_accuracy": int(right) / len(data.rows)}
+
+
+def renew_statistics(network: nn.Module, data: Data, settings: Settings, device: torch.device) -> None:
+    """Running statistics of batch normalisation become the means over the samples: those of weights that were averaged
+    are neither's (Izmailov et al., Averaging weights leads to wider optima, UAI 2018, section 3.2). Of networks with
+    one input: those for texts have no batch normalisation."""
+    torch.manual_seed(samples.keyed_seed(settings.seed, "statistics"))  # of dropout
+    starts = range(0, len(data.rows), settings.batch_size)
+    given = (torch.from_numpy(data.collate(data.rows[at : at + settings.batch_size])[0]) for at in starts)
+    torch.optim.swa_utils.update_bn(given, network, device)
 
 
 def _schedule(step: int, steps: int, warmup: float) -> float:

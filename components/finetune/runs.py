@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +15,12 @@ from lightning_fabric import Fabric
 
 from components import lineage, plugins, samples
 from components.contracts import InputError, RunRecord, inputs_of
-from components.finetune import loop
-from components.finetune.checkpoints import State
+from components.finetune import batches, course
+from components.finetune.batches import Data
+from components.finetune.course import Course
 from components.finetune.label_keeping import label_keeping
-from components.finetune.loop import Data, Settings
-from components.finetune.phases import Phase
+from components.finetune.loop import Settings
+from components.finetune.phases import Phase, Start
 from components.finetune.team import ALONE, Team
 from components.job import Job
 from components.model import Feed, Head, TransferModel, cached_features, infer, pick_device
@@ -32,6 +33,16 @@ if TYPE_CHECKING:
 
 SCALE_SAMPLES = 256
 """Training samples whose features tell their scale."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run that has ended."""
+
+    model: TransferModel
+    """On the CPU, in eval mode."""
+    record: RunRecord
+    course: Course
 
 
 class Line:
@@ -73,8 +84,8 @@ class Line:
         lengths = train.lengths
         if lengths is None:
             return {}
-        batches = loop.cuts(len(lengths), lengths, train.kinds, self.settings.batch_size, self.settings.seed, 0)
-        return {"computed_over_real_length": round(loop.computed_over_real(lengths, batches), 6)}
+        found = batches.cuts(len(lengths), lengths, train.kinds, self.settings.batch_size, self.settings.seed, 0)
+        return {"computed_over_real_length": round(batches.computed_over_real(lengths, found), 6)}
 
     def _policy(self) -> Callable[..., Any] | None:
         choice = plugins.choose("augment.policies", self.policy["policy"])
@@ -111,9 +122,7 @@ class Line:
         )
         return {"labels_kept_by_policy": round(found.rate, 6)}
 
-    def train(
-        self, name: str, strategy: dict[str, Any], phases: list[Phase], pretrained: bool
-    ) -> tuple[TransferModel, RunRecord, list[dict[str, Any]]]:
+    def train(self, name: str, strategy: dict[str, Any], phases: list[Phase], pretrained: bool) -> Trained:
         """One run from its first weights to its last."""
         torch.manual_seed(samples.keyed_seed(self.settings.seed, "initial weights"))
         choice = plugins.choose("backbones", self.chosen["backbone"])
@@ -121,15 +130,15 @@ class Line:
         provenance = dict(getattr(model.backbone, "provenance", {}))
         model = model.to(self.fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         keep = self._keep(name, strategy, pretrained, provenance)
-        history: list[dict[str, Any]] = []
-        state = State()
-        seen = 0
-        for number, phase in enumerate(phases):
-            data = {part: self._data(part, model, phase) for part in ("train", "validation")}
-            with self._scaled(model, phase, data["train"], pretrained):
-                state = self._phase(model, phase, data, keep / f"{number}.safetensors", name)
-            history += [{**row, "epoch": len(history) + 1 + i} for i, row in enumerate(state.history)]
-            seen += state.num_samples_seen
+        done = course.run(
+            model,
+            phases,
+            lambda phase: self._start(model, phase),
+            {part: self._whole(part) for part in ("train", "validation")},
+            lambda phase, start: self._scaled(model, phase, start.train, pretrained),
+            keep,
+            name,
+        )
         cached = all(p.cached for p in phases)
         record = RunRecord(
             run=name,
@@ -143,13 +152,27 @@ class Line:
             preprocessing=self.feed.preprocessing,
             base_weights=provenance,
             policy={} if cached else self.policy["policy"],
-            epochs=len(history),
-            best_epoch=len(history) - len(state.history) + state.best_epoch,
-            num_samples_seen=seen,
+            epochs=len(done.history),
+            best_epoch=done.best_epoch,
+            num_samples_seen=done.num_samples_seen,
             note="; ".join(self._notes(cached)),
             inputs=inputs_of(self.tables["train"]),
+            found=done.found,
         )
-        return model.cpu().eval(), record, history
+        return Trained(model.cpu().eval(), record, done)
+
+    def _start(self, model: TransferModel, phase: Phase) -> Start:
+        data = {part: self._data(part, model, phase) for part in ("train", "validation")}
+        return Start(
+            model, data["train"], data["validation"], self.decision, self.settings, self.job, self.fabric, self.team,
+            lambda: self.features("train", model), self.source_head,
+        )  # fmt: skip
+
+    def source_head(self) -> torch.nn.Linear | None:
+        """The pretrained network's own classifier, on this run's device; None where there is none."""
+        choice = plugins.choose("backbones", self.chosen["backbone"])
+        found: torch.nn.Linear | None = getattr(choice.load(), "source_head", lambda _: None)(choice.params)
+        return found if found is None else found.to(self.fabric.device).eval()
 
     def _notes(self, cached: bool) -> Iterator[str]:
         if cached:
@@ -181,27 +204,11 @@ class Line:
     def _backbone(self, choice: Choice, pretrained: bool) -> Any:
         return choice.load().build(choice.params, pretrained=pretrained, preprocessing=self.feed.preprocessing)
 
-    def _phase(self, model: TransferModel, phase: Phase, data: dict[str, Data], keep: Path, name: str) -> Any:
-
-        return loop.train_phase(
-            model,
-            phase,
-            data["train"],
-            data["validation"],
-            self.decision,
-            self.settings,
-            self.job,
-            self.fabric,
-            keep,
-            name,
-            self.team,
-        )
-
     def _data(self, part: str, model: TransferModel, phase: Phase) -> Data:
 
         data = self._whole(part)
         if phase.cached:
-            return replace(data, rows=self._features(part, model), collate=lambda rows: (rows,), lengths=None)
+            return replace(data, rows=self.features(part, model), collate=lambda rows: (rows,), lengths=None)
         return replace(data, augment=self._policy()) if part == "train" else data
 
     def _whole(self, part: str) -> Data:
@@ -213,8 +220,8 @@ class Line:
             self.rows[part], targets, tuple(table["id"]), self.feed.collate, lengths=self.lengths[part], kinds=kinds
         )
 
-    def _features(self, part: str, model: TransferModel) -> Any:
-
+    def features(self, part: str, model: TransferModel) -> np.ndarray:
+        """Of a split's samples as they are, by the model's backbone as it is: float32 [N, D]; kept by content."""
         job = self.job
 
         def compute() -> np.ndarray:

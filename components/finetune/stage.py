@@ -79,18 +79,19 @@ def train(params: Params, job: Job, team: Team) -> dict[str, float]:
     metrics: dict[str, float] = {}
     plans = _plans(params, chosen)
     for name, (strategy, phases, pretrained) in plans.items():
-        model, record, history = line.train(name, strategy, phases, pretrained)
+        done = line.train(name, strategy, phases, pretrained)
         if team.rank:
             continue
         folder = job.out(f"runs/{name}/run.json").parent
-        save_run(folder, model, record)
-        own = [{"run": name, **row} for row in history]
+        save_run(folder, done.model, done.record)
+        own = [{"run": name, **row} for row in done.course.history]
         _write_csv(folder / "history.csv", own)
         rows += own
-        metrics[f"validation_accuracy_{name}"] = history[record.best_epoch - 1]["validation_accuracy"]
-        metrics[f"num_samples_seen_{name}"] = float(record.num_samples_seen)
+        metrics[f"validation_accuracy_{name}"] = done.course.figures["validation_accuracy"]
+        metrics[f"num_samples_seen_{name}"] = float(done.record.num_samples_seen)
+        metrics |= {f"{what}_{name}": value for what, value in done.record.found.items()}
         if name == "frozen_probe":
-            metrics |= line.labels_kept(model)
+            metrics |= line.labels_kept(done.model)
     if team.rank:
         return {}
     if not all(phase.cached for _, phases, _ in plans.values() for phase in phases):

@@ -57,7 +57,9 @@ def measure(way: str, given: argparse.Namespace) -> dict[str, float]:
 
     from components import plugins
     from components.finetune import loop
-    from components.finetune.phases import Phase, everything
+    from components.finetune.batches import Data, computed_over_real, cuts
+    from components.finetune.phases import Phase, Start, everything
+    from components.finetune.team import ALONE
     from components.job import Job
     from components.model import Feed, TransferModel
     from components.preprocessing.text_classification import Text
@@ -75,7 +77,7 @@ def measure(way: str, given: argparse.Namespace) -> dict[str, float]:
         room = given.max_tokens - inputs[0].shape[1]
         return tuple(np.pad(a, ((0, 0), (0, room))) for a in inputs)  # the pad id of MiniLM is 0
 
-    def data(num: int, seed: int) -> loop.Data:
+    def data(num: int, seed: int) -> Data:
         texts, labels = corpus(num, seed)
         rows = np.empty(num, dtype=object)
         rows[:] = feed.task.Preprocessing.read(how).prepared([Text(t) for t in texts])
@@ -83,7 +85,7 @@ def measure(way: str, given: argparse.Namespace) -> dict[str, float]:
         lengths = feed.lengths(rows) if way == "by length" else None
         collate = to_the_longest if way == "to max_tokens" else feed.collate
         ids = tuple(str(i) for i in range(num))
-        return loop.Data(rows, targets, ids, collate, lengths=lengths, kinds=targets)
+        return Data(rows, targets, ids, collate, lengths=lengths, kinds=targets)
 
     train, held = data(given.samples, 1), data(300, 2)
     settings = loop.Settings(17, 16, 99, 0.01, 0.0, 0.1, 1.0, "32-true")
@@ -91,15 +93,16 @@ def measure(way: str, given: argparse.Namespace) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as place:
         job = Job.at(Path(place), "finetune", task="text_classification")
         start = time.perf_counter()
-        state = loop.train_phase(
-            model, phase, train, held, decision, settings, job, Fabric(accelerator="cpu", devices=1),
-            Path(place) / "checkpoint", way,
+        begun = Start(
+            model, train, held, decision, settings, job, Fabric(accelerator="cpu", devices=1), ALONE,
+            lambda: np.empty(0), lambda: None,
         )  # fmt: skip
+        state = loop.train_phase(begun, phase, Path(place) / "checkpoint", way)
         seconds = time.perf_counter() - start
     lengths = feed.lengths(train.rows)
     assert lengths is not None, "texts differ in length"
-    batches = loop.cuts(len(lengths), train.lengths, train.kinds, settings.batch_size, settings.seed, 0)
-    ratio = loop.computed_over_real(lengths, batches)
+    batches = cuts(len(lengths), train.lengths, train.kinds, settings.batch_size, settings.seed, 0)
+    ratio = computed_over_real(lengths, batches)
     if way == "to max_tokens":
         ratio = len(lengths) * given.max_tokens / int(lengths.sum())
     return {"seconds": seconds, "ratio": ratio, "accuracy": state.history[-1]["validation_accuracy"]}

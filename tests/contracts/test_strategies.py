@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from lightning_fabric import Fabric
+import training
+from training import data, network, pixels, settings, start
 
 from components import plugins
-from components.finetune import loop
+from components.finetune import batches, loop
+from components.finetune.phases import Groups, Phase, head_only
 from components.finetune.team import ALONE
-from components.job import Job
 from components.model import TransferModel
 
 # Canonical options: short enough for a test. A strategy without an entry fails at collection.
@@ -20,96 +23,75 @@ CANONICAL: dict[str, dict[str, Any]] = {
     "linear_probe": {"epochs": 3},
     "full": {"epochs": 2},
     "lp_ft": {"probe_epochs": 2, "epochs": 1},
+    "partial": {"epochs": 2},
+    "llrd": {"epochs": 2},
+    "gradual_unfreeze": {"num_stages": 2, "stage_epochs": 1, "epochs": 1},
 }
 ENOUGH: dict[str, dict[str, Any]] = {  # to learn three bright channels
     "linear_probe": {"epochs": 10},
     "full": {"epochs": 12},
     "lp_ft": {"probe_epochs": 5, "epochs": 10},
+    "partial": {"epochs": 12},
+    "llrd": {"epochs": 12},
+    "gradual_unfreeze": {"epochs": 12},
 }
-EPOCHS = {name: sum(options.values()) for name, options in CANONICAL.items()}
 NAMES = plugins.names("finetune.strategies")
 assert set(CANONICAL) == set(NAMES), f"strategies without canonical options: {set(NAMES) ^ set(CANONICAL)}"
 
 
-def settings(**changed: Any) -> loop.Settings:
-    given = {"seed": 3, "batch_size": 8, "patience": 9, "weight_decay": 0.01, "label_smoothing": 0.0, "warmup": 0.1,
-             "max_gradient_norm": 1.0, "precision": "32-true"}  # fmt: skip
-    return loop.Settings(**{**given, **changed})
+def phases(name: str) -> list[Phase]:
+    choice = plugins.choose("finetune.strategies", {"name": name, **CANONICAL[name]})
+    found: list[Phase] = choice.load().phases(choice.params)
+    return found
 
 
-def network() -> TransferModel:
-    torch.manual_seed(0)
-    choice = plugins.choose(
-        "backbones", {"name": "timm", "model": "test_efficientnet", "weights": {"source": "random"}}
-    )
-    return TransferModel(choice.load().build(choice.params), 3)
+EPOCHS = {name: sum(phase.epochs for phase in phases(name)) for name in NAMES}
 
 
-def data(rows: np.ndarray, targets: np.ndarray) -> loop.Data:
-    return loop.Data(rows, targets, tuple(f"s{i}" for i in range(len(rows))), lambda r: (np.asarray(r),))
-
-
-def pixels(n: int = 24) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(1)
-    targets = np.arange(n) % 3
-    rows = rng.normal(0, 0.3, (n, 3, 32, 32)).astype(np.float32)
-    rows[np.arange(n), targets] += 1.5  # the label is the bright channel
-    return rows, targets.astype(np.int64)
-
-
-def train(name: str, tmp_path: Any, options: dict[str, Any] | None = None, **changed: Any) -> TransferModel:
-    choice = plugins.choose("finetune.strategies", {"name": name, **(options or CANONICAL[name])})
-    model, decision = network(), plugins.load("decisions", "single_label")
-    rows, targets = pixels()
-    for number, phase in enumerate(choice.load().phases(choice.params)):
-        given = data(rows, targets)
-        if phase.cached:
-            with torch.inference_mode():
-                given = data(model.backbone.eval()(torch.from_numpy(rows)).numpy(), targets)
-        loop.train_phase(
-            model, phase, given, given, decision, settings(**changed), Job.at(tmp_path),
-            Fabric(accelerator="cpu", devices=1), tmp_path / f"{number}.safetensors", name,
-        )  # fmt: skip
-    return model
+def train(name: str, tmp_path: Path, options: dict[str, Any] | None = None, **changed: Any) -> TransferModel:
+    return training.run(name, tmp_path, options or CANONICAL[name], **changed)[0]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_optimiser_holds_exactly_what_trains_and_the_rest_is_bit_identical(name: str, tmp_path: Any) -> None:
-    choice = plugins.choose("finetune.strategies", {"name": name, **CANONICAL[name]})
-    decision = plugins.load("decisions", "single_label")
-    for phase in choice.load().phases(choice.params):
-        if phase.cached:
-            continue
+def test_what_a_phase_does_not_train_stays_bit_identical_and_all_else_moves(name: str, tmp_path: Path) -> None:
+    """By the values of the network without what a callback adds: adapters that were merged have moved their layer."""
+    for number, phase in enumerate(p for p in phases(name) if not p.cached):
         model = network()
         before = {k: v.clone() for k, v in model.state_dict().items()}
-        rows, targets = pixels()
-        loop.train_phase(
-            model, phase, data(rows, targets), data(rows, targets), decision, settings(), Job.at(tmp_path),
-            Fabric(accelerator="cpu", devices=1), tmp_path / "k.safetensors", name,
-        )  # fmt: skip
-        trains = {id(p) for g in phase.groups(model) for p in g["params"]}
-        for key, parameter in model.named_parameters():
-            changed = not torch.equal(before[key], parameter.detach())
-            assert changed == (id(parameter) in trains), key
+        begun = start(model, phase, tmp_path, data(*pixels()))
+        trained: set[str] = set()
+
+        def groups(model: TransferModel, phase: Phase = phase, trained: set[str] = trained) -> Groups:
+            found = phase.groups(model)
+            own = {id(p) for group in found for p in group["params"]}
+            for module_name, module in model.named_modules():
+                if any(id(p) in own for p in module.parameters(recurse=False)):
+                    trained.add(module_name)
+            return found
+
+        loop.train_phase(begun, replace(phase, groups=groups), tmp_path / f"{number}.safetensors", name)
+        for key, value in model.state_dict().items():
+            home = key.rpartition(".")[0]
+            if home not in trained and not any(adapter.startswith(f"{home}.") for adapter in trained):
+                assert torch.equal(before[key], value), key
+        moved = {k.rpartition(".")[0] for k, v in model.named_parameters() if not torch.equal(before[k], v.detach())}
+        assert moved, "something was trained"
+        assert {home for home in trained if home in dict(model.named_modules())} <= moved
+        assert set(model.state_dict()) == set(before), "nothing is left of what was added"
 
 
-def test_frozen_backbone_keeps_weights_and_norm_statistics(tmp_path: Any) -> None:
-    from components.finetune.phases import Phase, head_only
-
-    model, decision = network(), plugins.load("decisions", "single_label")
+def test_frozen_backbone_keeps_weights_and_norm_statistics(tmp_path: Path) -> None:
+    model = network()
     before = {k: v.clone() for k, v in model.backbone.state_dict().items()}
-    rows, targets = pixels()
-    loop.train_phase(
-        model, Phase("head", 1, head_only(0.1)), data(rows, targets), data(rows, targets), decision, settings(),
-        Job.at(tmp_path), Fabric(accelerator="cpu", devices=1), tmp_path / "k.safetensors", "head",
-    )  # fmt: skip
+    phase = Phase("head", 1, head_only(0.1))
+    loop.train_phase(start(model, phase, tmp_path, data(*pixels())), phase, tmp_path / "k.safetensors", "head")
     for key, value in model.backbone.state_dict().items():
         assert torch.equal(before[key], value), key
     assert bool(model.head.weight.detach().abs().sum() > 0)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_same_seed_gives_same_weights_and_another_seed_does_not(name: str, tmp_path: Any) -> None:
+def test_same_seed_gives_same_weights_and_another_seed_does_not(name: str, tmp_path: Path) -> None:
     folders = [tmp_path / n for n in "abc"]
     one, two = (train(name, f).state_dict() for f in folders[:2])
     other = train(name, folders[2], seed=4).state_dict()
@@ -118,7 +100,7 @@ def test_same_seed_gives_same_weights_and_another_seed_does_not(name: str, tmp_p
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_learns_what_can_be_learnt(name: str, tmp_path: Any) -> None:
+def test_it_learns_what_can_be_learnt(name: str, tmp_path: Path) -> None:
     model = train(name, tmp_path, ENOUGH[name]).eval()
     rows, targets = pixels()
     with torch.inference_mode():
@@ -127,7 +109,7 @@ def test_it_learns_what_can_be_learnt(name: str, tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize(("name", "epoch"), [(n, e) for n in NAMES for e in (1, 2, 3) if e <= EPOCHS[n]])
-def test_interrupted_equals_uninterrupted(name: str, epoch: int, tmp_path: Any) -> None:
+def test_interrupted_equals_uninterrupted(name: str, epoch: int, tmp_path: Path) -> None:
     whole = train(name, tmp_path / "whole").state_dict()
 
     class Killed(BaseException):
@@ -153,21 +135,17 @@ def test_interrupted_equals_uninterrupted(name: str, epoch: int, tmp_path: Any) 
     assert all(torch.equal(whole[k], resumed[k]) for k in whole)
 
 
-def test_loss_that_is_not_a_number_stops_with_the_step_and_the_key_to_change(tmp_path: Any) -> None:
+def test_loss_that_is_not_a_number_stops_with_the_step_and_the_key_to_change(tmp_path: Path) -> None:
     rows, targets = pixels()
-    given = data(np.full_like(rows, np.nan), targets)
-    choice = plugins.choose("finetune.strategies", "full")
-    decision = plugins.load("decisions", "single_label")
-    phase, fabric = choice.load().phases(choice.params)[0], Fabric(accelerator="cpu", devices=1)
-    keep = tmp_path / "k.safetensors"
+    phase = phases("full")[0]
+    begun = start(network(), phase, tmp_path, data(np.full_like(rows, np.nan), targets))
     with pytest.raises(loop.TrainingError, match=r"epoch 1, step 1.*learning_rate"):
-        loop.train_phase(network(), phase, given, given, decision, settings(), Job.at(tmp_path), fabric, keep, "full")
+        loop.train_phase(begun, phase, tmp_path / "k.safetensors", "full")
 
 
 @pytest.mark.parametrize(("samples", "size", "sizes"), [(33, 32, {16, 17}), (64, 32, {32}), (3, 2, {3}), (1, 8, {1})])
 def test_no_batch_is_left_with_one_sample(samples: int, size: int, sizes: set[int]) -> None:
-    rows = np.zeros((samples, 1))
-    given = data(rows, np.zeros(samples, np.int64))
-    batches = list(loop._batches(given, settings(batch_size=size), 0, 1, ALONE))
-    assert {len(targets) for _, targets, _ in batches} == sizes
-    assert sum(len(targets) for _, targets, _ in batches) == samples
+    given = data(np.zeros((samples, 1)), np.zeros(samples, np.int64))
+    found = list(batches.batches(given, settings(batch_size=size), 0, 1, ALONE))
+    assert {len(places) for _, places, _ in found} == sizes
+    assert sorted(np.concatenate([places for _, places, _ in found])) == list(range(samples))

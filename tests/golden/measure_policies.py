@@ -21,7 +21,7 @@ import torch
 
 from components import plugins, samples
 from components.finetune import label_keeping
-from components.finetune.loop import Data
+from components.finetune.batches import Data
 from components.model import Feed, TransferModel
 from components.preprocessing.text_classification import Text
 

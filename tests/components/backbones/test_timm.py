@@ -81,6 +81,24 @@ def test_packaged_weights_see_the_palace_and_the_daisy(lite0: Any, photograph: s
         np.testing.assert_allclose(lite0.classifier(features), lite0(inputs), atol=1e-5)
 
 
+def test_features_and_the_source_head_give_what_the_whole_network_gives(lite0: Any) -> None:
+    chosen = options("tf_efficientnet_lite0", weights=LITE0)
+    head = plugin.source_head(chosen)
+    assert head is not None
+    inputs = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        assert torch.equal(head(plugin.build(chosen).eval()(inputs)), lite0(inputs))
+
+
+def test_weights_without_a_classifier_have_no_source_head(tmp_path: Path) -> None:
+    state = small_state()
+    whole = options(weights=saved(tmp_path / "whole.safetensors", state))
+    bare = {k: v for k, v in state.items() if not k.startswith("classifier.")}
+    assert plugin.source_head(whole) is not None
+    assert plugin.source_head(options(weights=saved(tmp_path / "bare.safetensors", bare))) is None
+    assert plugin.source_head(options(weights={"source": "random"})) is None
+
+
 def test_pickled_weights_need_a_pin() -> None:
     chosen = options("tf_efficientnet_lite0", weights={k: v for k, v in LITE0.items() if k != "sha256"})
     with pytest.raises(UnsafeFile, match=r"\[pickle_not_pinned\].*sha256sum .*lite0.*pth.*`weights\.sha256`"):

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from components import plugins, samples
+from components.finetune.batches import Data
 from components.finetune.label_keeping import BATCH, MOST, label_keeping
-from components.finetune.loop import Data
 from components.preprocessing.text_classification import Text
 
 CPU = torch.device("cpu")
