@@ -160,6 +160,10 @@ class RunRecord:
     """What a sample was in training: the columns `input.*`, without that prefix (text, text_pair)."""
     found: dict[str, float] = field(default_factory=dict)
     """What the strategy chose on validation, by name."""
+    label_share: float = 1.0
+    """Share of the training samples that it was given; runs of less than all are named after it (main_15)."""
+    num_train: int = 0
+    """Training samples that it was given."""
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def wilson(right: int, n: int, level: float) -> Interval:
 
 
 def _values(scored: Scored, num_bins: int) -> dict[str, float]:
-    precision, recall, f1, present = _by_label(scored)
+    precision, recall, f1, present = by_label(scored.truth, scored.guess)
     return {
         "accuracy": float(scored.right.mean()),
         "balanced_accuracy": float(recall[present].mean()),
@@ -119,11 +119,11 @@ def _values(scored: Scored, num_bins: int) -> dict[str, float]:
     }
 
 
-def _by_label(scored: Scored) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Precision, recall, F1 a label (0 where undefined), and which labels occur in the truth."""
-    k = scored.shares.shape[1]
-    hits = (scored.truth & scored.guess).sum(axis=0).astype(float)
-    truths, guesses = scored.truth.sum(axis=0), scored.guess.sum(axis=0)
+def by_label(truth: np.ndarray, guess: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Precision, recall, F1 a label (0 where undefined), and which labels occur in the truth; both are bool [N, K]."""
+    k = truth.shape[1]
+    hits = (truth & guess).sum(axis=0).astype(float)
+    truths, guesses = truth.sum(axis=0), guess.sum(axis=0)
     precision = np.divide(hits, guesses, out=np.zeros(k), where=guesses > 0)
     recall = np.divide(hits, truths, out=np.zeros(k), where=truths > 0)
     f1 = np.divide(2 * hits, truths + guesses, out=np.zeros(k), where=truths + guesses > 0)
@@ -133,7 +133,7 @@ def _by_label(scored: Scored) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nd
 def per_label(scored: Scored, labels: tuple[str, ...]) -> list[dict[str, Any]]:
     """One row a label: samples that have it, for which it was decided, and both. A label without test samples has null
     figures, not zeros."""
-    precision, recall, f1, present = _by_label(scored)
+    precision, recall, f1, present = by_label(scored.truth, scored.guess)
     counts, guesses = scored.truth.sum(axis=0), scored.guess.sum(axis=0)
     hits = (scored.truth & scored.guess).sum(axis=0)
     rows = []

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 LAST = "evaluate"
 LEFT_OUT = ("ingest",)
+ALONE: dict[str, Any] = {"finetune.references": [], "finetune.label_shares": []}
+"""Nobody looks at other runs than the one that is tried."""
 QUICK = {"finetune.strategy": {"name": "linear_probe"}}
 PAGE = "reports/backtest/index.html"
 
@@ -105,7 +107,7 @@ def _workspace(root: Path, cut: str, before: pd.DataFrame, wish: Wish) -> Iterat
     place = root / ".graftline" / "backtest" / cut.replace("/", "_")
     shutil.rmtree(place, ignore_errors=True)
     try:
-        side.prepare(root, place, {"finetune.references": [], **(QUICK if wish.quick else {})})  # nobody looks at those
+        side.prepare(root, place, {**ALONE, **(QUICK if wish.quick else {})})
         (place / "dvc.lock").unlink(missing_ok=True)
         shutil.rmtree(place / "artifacts", ignore_errors=True)
         shutil.copytree(root / "artifacts" / "ingest", place / "artifacts" / "ingest")

@@ -20,6 +20,7 @@ from pipelines.operating_help import (
     SCORE,
     SERVE,
     SWEEP,
+    TUNE,
 )
 
 
@@ -92,6 +93,7 @@ def _about_many(commands: Commands, here: Path) -> None:
     one.add_argument("--metric", default="validation.accuracy", help="larger is better; default validation.accuracy")
     one.add_argument("--until", metavar="STAGE", help="only what this stage needs; by default the whole line")
     one.add_argument("--keep", action="store_true", help="leave the workspaces, to look at what was made")
+    _about_tuning(commands.add("tune", lambda a: tune(here, a), "look for better settings of finetune", TUNE))
     one = commands.add("score", lambda a: score(here, a), "label many samples with a bundle, in shards", SCORE)
     one.add_argument("bundle", metavar="BUNDLE", help="as for predict")
     one.add_argument("input", metavar="INPUT", help="a folder of files, or a file of lines")
@@ -99,6 +101,18 @@ def _about_many(commands: Commands, here: Path) -> None:
     one.add_argument("--shards", type=int, default=1, metavar="N", help="default 1: without Prefect")
     one.add_argument("--key", metavar="PUBLIC.pem", help="public key of whom you trust; by default your own")
     one.add_argument("--unsigned", action="store_true", help="take a bundle that is not released")
+
+
+def _about_tuning(one: argparse.ArgumentParser) -> None:
+    one.add_argument(
+        "--minutes", type=float, metavar="M", required=True, help="begin and go on with trials for so long"
+    )
+    one.add_argument("--trials", type=int, metavar="N", help="at most N in all, with those of earlier sessions")
+    told = "tune these: KEY, KEY=LOW..HIGH or KEY=[ONE, ANOTHER]; by default those of the strategy that matter"
+    one.add_argument("--keys", nargs="+", metavar="KEY", help=told)
+    told = "what finetune tells of the validation split; default validation_loss, which is finer than accuracy"
+    one.add_argument("--metric", default="validation_loss", help=told)
+    one.add_argument("--dry-run", action="store_true", help="only tell what won; params.yaml stays as it is")
 
 
 def _about_a_place(one: argparse.ArgumentParser) -> None:
@@ -190,6 +204,17 @@ def sweep(root: Path, options: argparse.Namespace) -> int:
     names = ("over", "values", "changes", "metric", "until", "keep")
     with runs.recorded(root, "sweep"):
         return attempt(root, Wish(**{name: getattr(options, name) for name in names}))
+
+
+def tune(root: Path, options: argparse.Namespace) -> int:
+    """Better settings of finetune."""
+    from pipelines import runs
+    from pipelines.tune import Wish
+    from pipelines.tune import tune as look
+
+    keys = tuple(options.keys) if options.keys else None
+    with runs.recorded(root, "tune"):
+        return look(root, Wish(options.minutes, options.trials, keys, options.metric, options.dry_run))
 
 
 def score(root: Path, options: argparse.Namespace) -> int:

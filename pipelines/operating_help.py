@@ -75,6 +75,22 @@ examples:
 settings.yaml:
   - {name: small, set: {finetune.batch_size: 16}}
   - {name: slow, set: {finetune.batch_size: 64, finetune.strategy: {name: full, epochs: 12}}}"""
+TUNE = """Looks for better settings of `finetune`, one trial after the other: first what params.yaml has, then what
+Optuna's TPE draws. Trials are judged on the validation split alone, without the reference runs, and given up early
+where they are worse than the median of the others. Where another one won, params.yaml gets its values; comments stay.
+
+Which keys: of finetune.strategy those that matter (rates, epochs, blocks, decay, weights of penalties), and
+weight_decay, each around what it is now. --keys names them, or others of `finetune`, with limits of your own.
+
+It stops when the minutes are over and goes on with the same command: trials that ended are in .graftline/tune, and the
+one under way goes on from its last epoch. Another value in `finetune` or `run`, other data or other code begin anew.
+The table is in reports/tune/.
+
+examples:
+  python -m pipelines tune --minutes 30
+  python -m pipelines tune --minutes 120 --trials 40 --dry-run
+  python -m pipelines tune --minutes 30 --keys learning_rate backbone_learning_rate=1e-5..1e-3 frozen_norm
+  python -m pipelines tune --minutes 30 --keys 'batch_size=[16, 32, 64]' weight_decay --metric validation_accuracy"""
 SCORE = """Every hash of the bundle is checked first, and its signature, as `predict` does. The input is a folder of
 files, or a file of lines (.txt, .jsonl). Its samples are cut into shards, which are labelled side by side as `fan_out`
 in infra/operations.yaml says, and gathered in the input's order: the same bytes however many shards.

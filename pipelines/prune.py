@@ -24,7 +24,7 @@ from pipelines.operations import Operations
 
 CACHES = ("features", "prepared", "variants")
 """Kinds of caches that stages share in .graftline/ (Job.cache)."""
-WORKSPACES = ("sweep", "backtest")
+WORKSPACES = ("sweep", "backtest", "tune")
 """In .graftline/: clones in which others of its commands run the line; gone when they end, unless killed or --keep."""
 PREFECT = ".graftline/prefect"
 """Where `serve` keeps its server's database."""

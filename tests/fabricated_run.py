@@ -167,6 +167,23 @@ def _history(art: Path, passed: bool) -> None:
     )
     _csv(art / "finetune/history.csv", columns, rows)
     write_json(
+        art / "finetune/advice.json",
+        {
+            "asked": True,
+            "headline": "auto took full after a race; runners-up: lp_ft, llrd",
+            "reasons": ["30 samples a label: few", "the data are like the pretraining's"],
+            "race": {
+                "why": "full was better than the advised one",
+                "rungs": [
+                    [
+                        {"strategy": {"name": n}, "validation_accuracy": 0.9, "validation_loss": 0.3}
+                        for n in ("full", "lp_ft")
+                    ]
+                ],
+            },
+        },
+    )
+    write_json(
         art / "finetune/metrics.json",
         {"validation_accuracy_main": rows[7][5], "num_samples_seen_main": 10056.0},
     )
@@ -231,7 +248,8 @@ def _evaluation(art: Path, names: list[str], pairs: list[tuple[str, str]], accur
             }
         )
     headline = "Transfer helped: +6.0 points [+4.0, +8.0] against random weights at equal budget."
-    write_json(art / "evaluate/transfer.json", {"comparisons": comparisons, "headline": headline})
+    told = {"forgetting": _forgetting(), "label_efficiency": _label_efficiency(accuracy)}
+    write_json(art / "evaluate/transfer.json", {"comparisons": comparisons, "headline": headline, **told})
     flat = {k: v["value"] for k, v in main.items()}
     flat |= {
         "accuracy_low": shares["accuracy"]["low"],
@@ -240,6 +258,32 @@ def _evaluation(art: Path, names: list[str], pairs: list[tuple[str, str]], accur
     }
     flat |= {"transfer_gain": 0.06, "transfer_gain_low": 0.04, "transfer_gain_high": 0.08}
     write_json(art / "evaluate/metrics.json", flat)
+
+
+def _forgetting() -> dict[str, Any]:
+    drift = {"feature_cka": interval(0.71, 0.04), "feature_cosine": interval(0.83, 0.02),
+             "source_kl": interval(0.4, 0.1), "source_answers_changed": interval(0.34, 0.05)}  # fmt: skip
+    old = {"source_accuracy_before": interval(0.92, 0.02), "source_accuracy_after": interval(0.91, 0.02),
+           "forgetting": interval(0.01, 0.03, -1)}  # fmt: skip
+    rows = [{"run": "main", "pretrained": True, "verdict": "no evidence of forgetting", **drift, **old},
+            {"run": "from_scratch", "pretrained": False, "verdict": "never had it", **drift}]  # fmt: skip
+    headline = (
+        "Forgot against the pretrained backbone: -7.0 points [-10.0, -4.0] of accuracy on samples of the old task."
+    )
+    return {"measured": True, "num_samples": 90, "runs": rows, "headline": headline}
+
+
+def _label_efficiency(accuracy: float) -> dict[str, Any]:
+    points, gains = [], []
+    for of, off in (("main", 0.0), ("frozen_probe", 0.004), ("from_scratch", 0.06)):
+        for share in (0.15, 0.5, 1.0):
+            run = of if share == 1 else f"{of}_{round(100 * share)}"
+            value = interval(accuracy - off - 0.1 * (1 - share), 0.02)
+            told = {"share": share, "num_train": int(1000 * share)}
+            points.append({"run": run, "of": of, "accuracy": value, **told})
+            gains += [{"reference": of, "gain": interval(off, 0.02, -1), **told}] if off else []
+    headline = "With 15% of the labels (150) it does better than random weights with all 1000 labels."
+    return {"points": points, "gains": gains, "headline": headline}
 
 
 def _groups(art: Path, accuracy: float, passed: bool) -> None:

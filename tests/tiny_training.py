@@ -45,7 +45,8 @@ def params(**changed: Any) -> stage.Params:
     given: dict[str, Any] = {
         "strategy": {"name": "full", "epochs": 2}, "references": ["from_scratch", "frozen_probe"], "batch_size": 8,
         "precision": "auto", "patience": 5, "weight_decay": 0.01, "label_smoothing": 0.0, "warmup": 0.1,
-        "max_gradient_norm": 1.0, "processes": 1,
+        "max_gradient_norm": 1.0, "schedule": "cosine", "mixup": 0.0, "cutmix": 0.0, "dropout": 0.0, "processes": 1,
+        "label_shares": [],
     }  # fmt: skip
     return stage.Params.model_validate({**given, **changed})
 

@@ -320,7 +320,18 @@ def _records(labels: list[str], num: int, source: str) -> dict[str, Any]:
                 for n, label in enumerate(labels)
             ],
         },
-        "evaluate/transfer.json": {"comparisons": [gain], "headline": "Transfer helped by 0.30."},
+        "evaluate/transfer.json": {
+            "comparisons": [gain], "headline": "Transfer helped by 0.30.",
+            "forgetting": {
+                "headline": "Some drift against the pretrained backbone.",
+                "runs": [{"run": "main", "verdict": "some drift", "feature_cka": {"value": 0.71}}],
+            },
+            "label_efficiency": {
+                "headline": "With 15% of the labels it does better.",
+                "points": [{"run": "main_15", "of": "main", "share": 0.15, "num_train": 9,
+                            "accuracy": {"value": 0.8, "low": 0.7, "high": 0.9}}],
+            },
+        },
         "bias/groups.json": {"groups": groups, "gaps": [gap], "headline": "Worst group: dark."},
         "drift/drift.json": {"reference": "train", "current": "test", "headline": "No drift seen."},
         **{f"{s}/metrics.json": {"num": 1.0} for s in HANDOFF_UPSTREAM if s != "export"},

@@ -30,7 +30,7 @@ def compare(
     right = {str(name): (part["label"] == part["predicted"]).to_numpy() for name, part in table.groupby("run")}
     rows = []
     for name, record in records.items():
-        if name == "main":
+        if name == "main" or record.label_share < 1:
             continue
         gain = paired_gain(right["main"], right[name], level)
         rows.append(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from components import samples
+from components.finetune import mixing
+from components.finetune.mixing import Mix
 
 if TYPE_CHECKING:
     from components.finetune.loop import Settings
@@ -37,6 +39,30 @@ class Data:
     """int [N] where rows differ in length: like is then batched with like."""
     kinds: Array | None = None
     """int [N]: what a batch should be a mixture of though its rows are of one length: labels."""
+    mixed: bool = False
+    """Samples are images to be trained on, so Mixup and CutMix apply where they are asked for."""
+
+
+class Batch(NamedTuple):
+    """This process's part of a batch."""
+
+    inputs: tuple[Array, ...]
+    places: Array
+    """int [n]: which samples they are."""
+    num: int
+    """Samples of the whole batch."""
+    mix: Mix | None = None
+    """Mixup or CutMix, which the inputs have had; partners are samples, as places are."""
+
+    def pieces(self, num: int) -> list[Batch]:
+        """The same in `num` pieces of nearly equal size."""
+        if num == 1:
+            return [self]
+        cuts = np.array_split(np.arange(len(self.places)), num)
+        return [
+            Batch(tuple(a[cut] for a in self.inputs), self.places[cut], self.num, self.mix and self.mix.part(cut))
+            for cut in cuts
+        ]
 
 
 def num_batches(num_samples: int, batch_size: int) -> int:
@@ -85,19 +111,35 @@ def computed_over_real(lengths: Array, batches: list[Array]) -> float:
     return sum(len(b) * int(lengths[b].max()) for b in batches) / int(lengths.sum())
 
 
-def batches(
-    data: Data, settings: Settings, epoch: int, threads: int, team: Team
-) -> Iterator[tuple[tuple[Array, ...], Array, int]]:
-    """Of each batch this process's part: inputs, and which samples they are; and the samples of the whole batch."""
+def batches(data: Data, settings: Settings, epoch: int, threads: int, team: Team) -> Iterator[Batch]:
+    """Of each batch of an epoch this process's part."""
     found = cuts(len(data.rows), data.lengths, data.kinds, settings.batch_size, settings.seed, epoch)
     team.check_batches(found)
 
-    def make(batch: Array) -> tuple[tuple[Array, ...], Array, int]:
-        cut = team.part(batch)
+    def inputs(cut: Array) -> tuple[Array, ...]:
         rows = data.rows[np.sort(cut)][np.argsort(np.argsort(cut))]  # a memory map likes rising indices
         if data.augment is not None:
             rngs = (samples.keyed_rng(settings.seed, epoch, data.ids[i]) for i in cut)
             rows = np.stack([data.augment(row, rng) for row, rng in zip(rows, rngs)])
-        return data.collate(rows), cut, len(batch)
+        return data.collate(rows)
 
-    return samples.in_threads(make, found, threads)
+    mixes = data.mixed and bool(settings.mixup or settings.cutmix)
+    sides = data.collate(data.rows[:1])[0].shape[2:] if mixes else (0, 0)
+
+    def make(numbered: tuple[int, Array]) -> Batch:
+        number, batch = numbered
+        if mixes:
+            return mixed(number, batch)
+        cut = team.part(batch)
+        return Batch(inputs(cut), cut, len(batch))
+
+    def mixed(number: int, batch: Array) -> Batch:
+        mix = mixing.draw(len(batch), settings.mixup, settings.cutmix, sides, settings.seed, epoch, number)
+        own = team.part(np.arange(len(batch)))
+        other = mix.partners[own]
+        needed = np.unique(np.concatenate([own, other]))  # partners may be of another process's part
+        (pixels,) = inputs(batch[needed])
+        pixels = mix.apply(pixels[np.searchsorted(needed, own)], pixels[np.searchsorted(needed, other)])
+        return Batch((pixels,), batch[own], len(batch), Mix(batch[other], mix.share, mix.box))
+
+    return samples.in_threads(make, enumerate(found), threads)

@@ -25,6 +25,10 @@ class State:
     num_samples_seen: int = 0
     finished: bool = False
     history: list[dict[str, Any]] = field(default_factory=list)
+    pieces: int = 1
+    """In how many a batch is computed, since memory ran out."""
+    scaler: dict[str, float] = field(default_factory=dict)
+    """Of the loss, where numbers are of 16 bits with a short range (fp16)."""
 
 
 def write(

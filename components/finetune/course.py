@@ -33,7 +33,9 @@ class Course:
     found: dict[str, float]
     """What was chosen on validation, by name."""
     figures: dict[str, float]
-    """validation_loss and validation_accuracy of the weights that it ended with."""
+    """Of the weights that it ended with, on validation."""
+    pieces: int = 1
+    """The most that a batch was computed in, since memory had run out."""
 
 
 def run(
@@ -52,13 +54,13 @@ def run(
     history: list[dict[str, Any]] = []
     found: dict[str, float] = {}
     figures: dict[str, float] = {}
-    state, seen = State(), 0
+    state, seen, pieces = State(), 0, 1
     for number, phase in enumerate(phases):
         if phase.begins_after is not None:
             model.load_state_dict(ended.of(phase.begins_after))
         start = start_of(phase)
         with scaled(phase, start):
-            state = loop.train_phase(start, phase, keep / f"{number}.safetensors", title)
+            state = loop.train_phase(start, phase, keep / f"{number}.safetensors", title, history)
         figures = {k: v for k, v in state.history[state.best_epoch - 1].items() if k.startswith("validation_")}
         if phase.finish is not None:
             end = _end(start, whole, ended)
@@ -67,7 +69,8 @@ def run(
         ended.add(number, model)
         history += [{**row, "epoch": len(history) + 1 + i} for i, row in enumerate(state.history)]
         seen += state.num_samples_seen
-    return Course(history, len(history) - len(state.history) + state.best_epoch, seen, found, figures)
+        pieces = max(pieces, state.pieces)
+    return Course(history, len(history) - len(state.history) + state.best_epoch, seen, found, figures, pieces)
 
 
 def _end(start: Start, whole: dict[str, Data], ended: _Ended) -> End:

@@ -62,6 +62,11 @@ class Step:
     logits: torch.Tensor
     """[n, K], with gradient."""
     targets: torch.Tensor
+    partners: np.ndarray | None = None
+    """int [n]: with Mixup or CutMix, which training sample each is mixed with; `places` and `targets` are those of the
+    sample that most of the mixture is of."""
+    share: float = 1.0
+    """Of that sample in the mixture."""
 
 
 class Callback:

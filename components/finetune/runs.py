@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,15 +15,16 @@ from lightning_fabric import Fabric
 
 from components import lineage, plugins, samples
 from components.contracts import InputError, RunRecord, inputs_of
-from components.finetune import batches, course
+from components.finetune import batches, course, hardware, live, mixing
 from components.finetune.batches import Data
 from components.finetune.course import Course
 from components.finetune.label_keeping import label_keeping
 from components.finetune.loop import Settings
 from components.finetune.phases import Phase, Start
+from components.finetune.scaling import on_scale, standardised
 from components.finetune.team import ALONE, Team
 from components.job import Job
-from components.model import Feed, Head, TransferModel, cached_features, infer, pick_device
+from components.model import Feed, TransferModel, cached_features, extract, infer, pick_device
 from components.plugins import Choice
 
 if TYPE_CHECKING:
@@ -68,15 +69,35 @@ class Line:
                 f"finetune.processes: each needs a CUDA device of its own; a machine has {team.local_rank + 1} or more "
                 f"of them, and torch sees {torch.cuda.device_count()} there. Take fewer, or run.device: cpu"
             )
-        precision = {"32": "32-true", "bf16": "bf16-mixed"}.get(params.precision) or _auto_precision(device.type)
+        precision = hardware.precision(params.precision, device, job.run.instruction_set)
         self.fabric = Fabric(accelerator=device.type, devices=_devices(device.type, team), precision=precision)
-        options = params.model_dump(include={"batch_size", "patience", "weight_decay", "label_smoothing", "warmup",
-                                             "max_gradient_norm"})  # fmt: skip
-        self.settings: Settings = Settings(seed=int(policy["seed"]), precision=precision, **options)
+        options = params.model_dump(include={"patience", "weight_decay", "label_smoothing", "warmup",
+                                             "max_gradient_norm", "schedule", "mixup", "cutmix",
+                                             "dropout"})  # fmt: skip
+        if params.mixup or params.cutmix:
+            mixing.must_be_images(self.feed.example(1), job.run.task)
+        if team.rank == 0:
+            live.begin(job)
+        self.settings: Settings = Settings(
+            seed=int(policy["seed"]), batch_size=hardware.ON_CPU, precision=precision, **options
+        )
+        self.settings = replace(self.settings, batch_size=self._batch_size())
         with team.first_of_machine():
             self.rows = {name: self.feed.prepare(part, job) for name, part in self.tables.items()}
         self.lengths = {name: self.feed.lengths(rows) for name, rows in self.rows.items()}
         self.kept: list[Path] = []
+
+    def _batch_size(self) -> int:
+        """Of a step; where it is left to us, by what the device's memory holds."""
+        size = self.params.batch_size
+        if size != "auto":
+            return size
+        if self.team.size > 1:
+            raise InputError("finetune.batch_size: auto is for one process; with several, give a number")
+        if self.fabric.device.type != "cuda":
+            return hardware.ON_CPU
+        fits = hardware.fits(self.network(pretrained=False), self.feed.example, self.fabric)
+        return hardware.largest_batch(fits, len(self.tables["train"]))
 
     def padding(self) -> dict[str, float]:
         """Computed over real tokens in training, where samples differ in length."""
@@ -124,11 +145,9 @@ class Line:
 
     def train(self, name: str, strategy: dict[str, Any], phases: list[Phase], pretrained: bool) -> Trained:
         """One run from its first weights to its last."""
-        torch.manual_seed(samples.keyed_seed(self.settings.seed, "initial weights"))
         choice = plugins.choose("backbones", self.chosen["backbone"])
-        model = TransferModel(self._backbone(choice, pretrained), len(self.labels))
+        model = self.network(pretrained)
         provenance = dict(getattr(model.backbone, "provenance", {}))
-        model = model.to(self.fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         keep = self._keep(name, strategy, pretrained, provenance)
         done = course.run(
             model,
@@ -155,11 +174,19 @@ class Line:
             epochs=len(done.history),
             best_epoch=done.best_epoch,
             num_samples_seen=done.num_samples_seen,
-            note="; ".join(self._notes(cached)),
+            note="; ".join(self._notes(cached, done.pieces)),
             inputs=inputs_of(self.tables["train"]),
             found=done.found,
         )
         return Trained(model.cpu().eval(), record, done)
+
+    def network(self, pretrained: bool = True) -> TransferModel:
+        """What a run begins with, on its device."""
+        torch.manual_seed(samples.keyed_seed(self.settings.seed, "initial weights"))
+        backbone = self._backbone(plugins.choose("backbones", self.chosen["backbone"]), pretrained)
+        model = TransferModel(backbone, len(self.labels))
+        model.to(self.fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return model
 
     def _start(self, model: TransferModel, phase: Phase) -> Start:
         data = {part: self._data(part, model, phase) for part in ("train", "validation")}
@@ -174,11 +201,19 @@ class Line:
         found: torch.nn.Linear | None = getattr(choice.load(), "source_head", lambda _: None)(choice.params)
         return found if found is None else found.to(self.fabric.device).eval()
 
-    def _notes(self, cached: bool) -> Iterator[str]:
+    def _notes(self, cached: bool, pieces: int) -> Iterator[str]:
         if cached:
-            yield "no augmentation: features were computed once"
+            mixing = " and no mixup or cutmix" if self.settings.mixup or self.settings.cutmix else ""
+            yield f"no augmentation{mixing}: features were computed once"
         if self.team.size > 1:
             yield f"trained by {self.team.size} processes; another number gives other last bits"
+        if self.params.batch_size == "auto":
+            yield f"batches of {self.settings.batch_size}, by the memory there was: state it to have the same anywhere"
+        if pieces > 1:
+            yield (
+                f"memory ran out, so batches of {self.settings.batch_size} were computed in {pieces} pieces: the same "
+                "batches, but batch normalisation took its statistics of a piece"
+            )
 
     def _scaled(
         self, model: TransferModel, phase: Phase, train: Data, pretrained: bool
@@ -186,18 +221,18 @@ class Line:
         """The head on features of unit scale: as measured, but of random weights, which do not keep their scale, as
         the architecture says (`feature_scale`, where it says)."""
         if phase.cached:
-            return _on_scale(model.head, train.rows, each=True)
+            return on_scale(model.head, train.rows, each=True)
         if not pretrained:
             scale = float(getattr(model.backbone, "feature_scale", 1.0))
             if scale == 1.0:
                 return nullcontext()
-            return _standardised(
+            return standardised(
                 model.head, torch.zeros(model.head.in_features), torch.full((model.head.in_features,), scale)
             )
         order = samples.keyed_rng(self.settings.seed, 0, "scale").permutation(len(train.rows))[:SCALE_SAMPLES]
         some = train.rows[np.sort(order)]
         job, what = self.job, "the features' scale"
-        return _on_scale(
+        return on_scale(
             model.head, infer(model.backbone, some, self.feed, self.fabric.device, job.progress, what), each=False
         )
 
@@ -209,7 +244,7 @@ class Line:
         data = self._whole(part)
         if phase.cached:
             return replace(data, rows=self.features(part, model), collate=lambda rows: (rows,), lengths=None)
-        return replace(data, augment=self._policy()) if part == "train" else data
+        return replace(data, augment=self._policy(), mixed=True) if part == "train" else data
 
     def _whole(self, part: str) -> Data:
         """A split as it is: not augmented, not yet features."""
@@ -223,13 +258,15 @@ class Line:
     def features(self, part: str, model: TransferModel) -> np.ndarray:
         """Of a split's samples as they are, by the model's backbone as it is: float32 [N, D]; kept by content."""
         job = self.job
+        device, instruction_set = self.fabric.device, job.run.instruction_set
 
         def compute() -> np.ndarray:
             what = f"features of {part}"
-            return infer(model.backbone, self.rows[part], self.feed, self.fabric.device, job.progress, what)
+            return extract(model.backbone, self.rows[part], self.feed, device, job.progress, what, instruction_set)
 
+        key = self.feed.key(self.tables[part])
         with self.team.first_of_machine():
-            return cached_features(model.backbone, self.feed.key(self.tables[part]), job.cache("features"), compute)
+            return cached_features(model.backbone, key, job.cache("features"), compute, instruction_set)
 
     def _keep(self, name: str, strategy: dict[str, Any], pretrained: bool, provenance: dict[str, Any]) -> Path:
         """The checkpoint's folder, keyed by all that decides the weights."""
@@ -250,37 +287,5 @@ class Line:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextmanager
-def _on_scale(head: Head, features: np.ndarray, *, each: bool) -> Iterator[None]:
-    """Within it the head works on features [N, D] of a scale of 1; on leaving, that is folded into its weights.
-
-    `each` feature is standardised by its own mean and deviation, which frozen features allow. Else all are divided
-    by one number, so that a feature which hardly varied before the network was trained cannot grow out of all
-    proportion.
-    """
-    rows = np.asarray(features, dtype=np.float64)
-    mean, scale = rows.mean(axis=0), rows.std(axis=0)
-    if each:
-        scale = np.where(scale > 1e-6 * max(float(scale.max()), 1e-12), scale, 1.0)
-    else:
-        mean, scale = np.zeros_like(mean), np.full_like(scale, float(np.sqrt((scale**2).mean())) or 1.0)
-    with _standardised(head, torch.from_numpy(mean), torch.from_numpy(scale)):
-        yield
-
-
-@contextmanager
-def _standardised(head: Head, mean: torch.Tensor, scale: torch.Tensor) -> Iterator[None]:
-    head.standardise(mean, scale)
-    yield
-    head.fold()
-
-
 def _devices(kind: str, team: Team) -> int | list[int]:
     return [team.local_rank] if kind == "cuda" and team.size > 1 else 1
-
-
-def _auto_precision(device: str) -> str:
-    import torch
-
-    # On CPUs bf16 training was slower than float32 here (156 against 250 images/s), so only a GPU gets it.
-    return "bf16-mixed" if device == "cuda" and torch.cuda.is_bf16_supported() else "32-true"

@@ -2,7 +2,10 @@
 
 Reads: validate/accepted.parquet (train and validation splits only), augment/policy.json, select/chosen.json and
 select/files (the preprocessing's own files).
-Writes: runs/<run>/ (weights.safetensors, run.json, history.csv) for `main` and every reference, history.csv.
+Writes: runs/<run>/ (weights.safetensors, run.json, history.csv) for `main` and every reference, and for those of fewer
+labels (main_15); history.csv (without the latter); advice.json, how the strategy was found where it is `auto`;
+runs/source_head.safetensors, the classifier that the backbone was pretrained with, where there is one and a frozen
+probe to hold others against.
 Decides: the accepted samples, the policy and its seed, the chosen backbone, the strategy, run.seed, run.threads,
 processes (see launch.py, also for several machines).
 Fails: a policy that is for another task (InputError); a loss that is not a number (TrainingError); one of several
@@ -13,18 +16,20 @@ Does not check: quality. The test split is not read here.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from components import params, plugins
-from components.contracts import read_json, read_table, with_files
+from components.contracts import read_json, read_table, with_files, write_atomic, write_json
 from components.job import Job
 from components.plugins import Choice, Family
 
 if TYPE_CHECKING:
     from components.finetune.phases import Phase
+    from components.finetune.runs import Line
     from components.finetune.team import Team
 
 NEEDS = ("validate", "augment", "select")
@@ -39,10 +44,12 @@ class Params(params.Params):
     """How the weights are adapted."""
     references: list[Literal["from_scratch", "frozen_probe"]]
     """from_scratch: the same architecture from random weights. frozen_probe: a linear head on the frozen backbone."""
-    batch_size: int = Field(ge=2, le=4096)
-    """Samples a step."""
-    precision: Literal["auto", "32", "bf16"]
-    """auto: bf16 on a GPU that has it, else 32."""
+    batch_size: Literal["auto"] | Annotated[int, Field(strict=True, ge=2, le=4096)]
+    """Samples a step. auto: on a GPU the largest power of two that its memory holds and that leaves 16 steps an epoch,
+    on a CPU 32."""
+    precision: Literal["auto", "32", "bf16", "fp16"]
+    """auto: on a GPU bf16, or fp16 where it has not that, on a CPU 32. bf16 on a CPU needs one that has it, and
+    run.instruction_set: native; fp16 is for GPUs."""
     patience: int = Field(ge=1)
     """Epochs without a better validation loss before a phase stops; the best epoch's weights are kept."""
     weight_decay: float = Field(ge=0, le=1)
@@ -50,17 +57,40 @@ class Params(params.Params):
     label_smoothing: float = Field(ge=0, lt=1)
     """Share of the target spread over all labels."""
     warmup: float = Field(ge=0, lt=1)
-    """Share of the steps over which the learning rate rises; a cosine brings it down to 0 after."""
+    """Share of the steps over which the learning rate rises; a cosine brings it down after. one_cycle is usually given
+    0.3."""
     max_gradient_norm: float = Field(gt=0)
     """Longer gradients are scaled down to it."""
+    schedule: Literal["cosine", "one_cycle"]
+    """cosine: up in a line, down to 0. one_cycle: up along a cosine from 1/25, down to nearly 0, momentum the other
+    way."""
+    mixup: float = Field(ge=0, le=10)
+    """Images: a sample and another one of its batch become one, in shares of Beta(mixup, mixup). 0: not."""
+    cutmix: float = Field(ge=0, le=10)
+    """Images: a box of another sample is put into each, its area of Beta(cutmix, cutmix). 0: not. With mixup, each
+    batch has one of the two."""
+    dropout: float = Field(ge=0, lt=1)
+    """Share of the features that the head does not see in a step of training."""
+    label_shares: list[float]
+    """Rising shares of the training samples, in whole percent, on which main and the references are trained too, for
+    about as many steps as on all of them: how many labels transfer saves. Empty: not measured."""
     processes: int = Field(ge=1, le=1024)
     """That train one model together, each on its part of a batch: one a CUDA device, or, on CPUs, each with run.threads
     threads. On several machines torchrun starts them, and this is their number in all."""
 
+    @field_validator("label_shares")
+    @classmethod
+    def _rising_percents(cls, shares: list[float]) -> list[float]:
+        if any(not 0 < one < 1 or abs(100 * one - round(100 * one)) > 1e-9 for one in shares):
+            raise ValueError("give shares between 0 and 1 in whole percent, such as 0.15")
+        if sorted(set(shares)) != shares:
+            raise ValueError("give rising shares, each once")
+        return shares
+
 
 def run(params: Params, job: Job) -> dict[str, float]:
-    """Returns the validation accuracy of each run and the samples it saw; computed_over_real_length where samples
-    differ in length, labels_kept_by_policy where a policy and the frozen probe are there."""
+    """Returns the validation loss and accuracy of each run and the samples it saw; computed_over_real_length where
+    samples differ in length, labels_kept_by_policy where a policy and the frozen probe are there."""
     from components.finetune import launch
 
     return launch.together(params.processes, train, params, job)
@@ -68,6 +98,7 @@ def run(params: Params, job: Job) -> dict[str, float]:
 
 def train(params: Params, job: Job, team: Team) -> dict[str, float]:
     """What each process does; the first one writes."""
+    from components.finetune import shares
     from components.finetune.runs import Line
     from components.model import save_run
 
@@ -77,17 +108,22 @@ def train(params: Params, job: Job, team: Team) -> dict[str, float]:
     line = Line(params, job, chosen, read_json(job.source("augment", "policy.json")), table, team)
     rows: list[dict[str, Any]] = []
     metrics: dict[str, float] = {}
-    plans = _plans(params, chosen)
-    for name, (strategy, phases, pretrained) in plans.items():
-        done = line.train(name, strategy, phases, pretrained)
+    taken, advice = _taken(params.strategy, line)
+    plans = _plans(params, taken, chosen)
+    for share, given, (plan, (strategy, phases, pretrained)) in shares.each(line, params.label_shares, plans):
+        name = shares.named(plan, share)
+        done = given.train(name, strategy, shares.as_long(phases, share), pretrained)
         if team.rank:
             continue
         folder = job.out(f"runs/{name}/run.json").parent
-        save_run(folder, done.model, done.record)
+        record = shares.told(done.record, given, share)
+        if plan == "main" and advice["asked"]:
+            record = replace(record, note="; ".join(filter(None, (record.note, advice["headline"]))))
+        save_run(folder, done.model, record)
         own = [{"run": name, **row} for row in done.course.history]
         _write_csv(folder / "history.csv", own)
-        rows += own
-        metrics[f"validation_accuracy_{name}"] = done.course.figures["validation_accuracy"]
+        rows += own if share == 1 else []
+        metrics |= {f"{what}_{name}": value for what, value in done.course.figures.items()}
         metrics[f"num_samples_seen_{name}"] = float(done.record.num_samples_seen)
         metrics |= {f"{what}_{name}": value for what, value in done.record.found.items()}
         if name == "frozen_probe":
@@ -96,19 +132,35 @@ def train(params: Params, job: Job, team: Team) -> dict[str, float]:
         return {}
     if not all(phase.cached for _, phases, _ in plans.values() for phase in phases):
         metrics |= line.padding()
+    if "frozen_probe" in plans and (head := line.source_head()) is not None:
+        _write_tensors(job.out("runs/source_head.safetensors"), head.state_dict())
+    write_json(job.out("advice.json"), advice)
     _write_csv(job.out("history.csv"), rows)
     _picture(rows, job.report("curves.png"))
     line.forget()
     return metrics
 
 
-def _plans(params: Params, chosen: dict[str, Any]) -> dict[str, tuple[dict[str, Any], list[Phase], bool]]:
+def _taken(strategy: Choice, line: Line) -> tuple[Choice, dict[str, Any]]:
+    """The named strategy, or the one that it chooses among others; and advice.json."""
+    from components.finetune import advice
+
+    module = strategy.load()
+    if not hasattr(module, "choose"):
+        return strategy, advice.not_asked(strategy)
+    found: tuple[Choice, dict[str, Any]] = module.choose(strategy.params, line)
+    return found
+
+
+def _plans(
+    params: Params, strategy: Choice, chosen: dict[str, Any]
+) -> dict[str, tuple[dict[str, Any], list[Phase], bool]]:
     """Run -> (strategy as written, its phases, from pretrained weights?). References get main's number of epochs."""
     from components.finetune.phases import Phase, everything
 
-    phases = params.strategy.load().phases(params.strategy.params)
+    phases = strategy.load().phases(strategy.params)
     epochs = sum(p.epochs for p in phases)
-    plans = {"main": (params.strategy.spec(), phases, True)}
+    plans = {"main": (strategy.spec(), phases, True)}
     for reference in params.references:
         if reference == "frozen_probe":
             probe = plugins.choose("finetune.strategies", {"name": "linear_probe", "epochs": epochs})
@@ -120,8 +172,16 @@ def _plans(params: Params, chosen: dict[str, Any]) -> dict[str, tuple[dict[str, 
     return plans
 
 
+def _write_tensors(path: Path, tensors: dict[str, Any]) -> None:
+    from safetensors.torch import save
+
+    write_atomic(path, save({name: one.detach().cpu().contiguous() for name, one in tensors.items()}))
+
+
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     import pandas as pd
+
+    from components.finetune.live import HISTORY
 
     pd.DataFrame(rows).reindex(columns=[c for c in HISTORY if c in rows[0]]).to_csv(
         path, index=False, float_format="%.8g"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from components.report.facts import Facts, interval, number
 
@@ -131,6 +132,16 @@ def _weak_group(facts: Facts) -> Advice | None:
     return Advice("augment.policy", f"try {{name: {_STRONGER[policy]}}} instead of {policy}", why)
 
 
+def _forgot(facts: Facts) -> Advice | None:
+    rows = facts.rows("evaluate/transfer.json", "forgetting", "runs")
+    main: dict[str, Any] = next((row for row in rows if row.get("run") == "main"), {})
+    lost = interval(main.get("forgetting"))
+    if main.get("verdict") != "forgot" or lost is None:
+        return None
+    do = "try {name: wise_ft} or {name: l2_sp}, which stay nearer to the pretrained weights"
+    return Advice("finetune.strategy", do, f"{100 * lost.value:.1f} points of accuracy on the old task were lost")
+
+
 def _drifted(facts: Facts) -> Advice | None:
     drift = facts.get("drift/drift.json", default={})
     columns = [str(c["column"]) for c in drift.get("columns", []) if c.get("drifted")]
@@ -181,6 +192,6 @@ def _tighten(facts: Facts) -> Advice | None:
 
 _LOOKS: tuple[Callable[[Facts], Advice | None], ...] = (
     _refused_data, _not_measured, _negative_transfer, _probe_did_better, _still_learning, _too_few_to_tell,
-    _overfitted, _low_accuracy, _badly_calibrated, _weak_group, _drifted, _prior_disagrees, _no_scratch_run,
+    _overfitted, _low_accuracy, _badly_calibrated, _weak_group, _forgot, _drifted, _prior_disagrees, _no_scratch_run,
     _tighten,
 )  # fmt: skip

@@ -18,10 +18,10 @@ STAGES = ("ingest", "validate", "augment", "select", "finetune", "evaluate", "bi
 
 FILES = (
     "ingest/summary.json", "validate/findings.json", "validate/metrics.json", "validate/verdict.json",
-    "augment/policy.json", "select/chosen.json", "select/leaderboard.json", "finetune/history.csv",
-    "finetune/metrics.json", "evaluate/calibration.json", "evaluate/confusion.csv", "evaluate/metrics.json",
-    "evaluate/quality.json", "evaluate/reliability.csv", "evaluate/transfer.json", "bias/groups.json",
-    "bias/metrics.json", "drift/drift.json", "drift/metrics.json", "gate/verdict.json",
+    "augment/policy.json", "select/chosen.json", "select/leaderboard.json", "finetune/advice.json",
+    "finetune/history.csv", "finetune/metrics.json", "evaluate/calibration.json", "evaluate/confusion.csv",
+    "evaluate/metrics.json", "evaluate/quality.json", "evaluate/reliability.csv", "evaluate/transfer.json",
+    "bias/groups.json", "bias/metrics.json", "drift/drift.json", "drift/metrics.json", "gate/verdict.json",
     *(f"{stage}/lineage.json" for stage in STAGES),
 )  # fmt: skip
 
@@ -71,6 +71,11 @@ class Facts:
         """The main run against a reference run; empty where it was not compared."""
         rows = self.rows("evaluate/transfer.json", "comparisons")
         return next((row for row in rows if row.get("reference") == reference), {})
+
+    def fewer_labels(self) -> set[str]:
+        """Runs on a share of the training labels, which stand in a curve of their own."""
+        points = self.rows("evaluate/transfer.json", "label_efficiency", "points")
+        return {str(point["run"]) for point in points if point["run"] != point["of"]}
 
     def epochs(self, run: str = "main") -> list[dict[str, str]]:
         """The rows of a run in finetune/history.csv, in the order of training."""

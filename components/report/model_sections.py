@@ -1,15 +1,14 @@
-"""Sections about the model: verdict, headline figures, what was chosen, whether transfer helped."""
+"""Sections about the model: verdict, headline figures, what was chosen."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from components.report import charts, formats
+from components.report import formats
 from components.report.blocks import Prose, Row, Section, Table, absent, section, table
 from components.report.facts import Facts, group_accuracy, interval
-
-VERDICT_TONES = {"helped": "good", "no evidence": "warn", "negative transfer": "bad"}
+from components.report.transfer_section import VERDICT_TONES
 
 
 @dataclass(frozen=True)
@@ -185,43 +184,3 @@ def _leaderboard(board: dict[str, Any], chosen: str) -> Table | None:
     ]
     caption = "Candidates, best first; a mean rank of 1 is first by every score"
     return table(caption, ("candidate", "outcome", "> mean rank", *heads), rows)
-
-
-def transfer(facts: Facts) -> Section:
-    """The main run against its references on the same test samples."""
-    found = facts.get("evaluate/transfer.json")
-    if found is None:
-        return section("transfer", "Did transfer help?", absent("evaluate/transfer.json"))
-    gains = [g for c in found.get("comparisons", []) if (g := interval(c.get("gain"))) is not None]
-    reach = max([0.01, *(max(abs(g.low), abs(g.high)) for g in gains)])
-    rows = []
-    for one in found.get("comparisons", []):
-        gain, theirs = interval(one.get("gain")), interval(one.get("reference_accuracy"))
-        word = str(one.get("verdict", ""))
-        name = formats.name(str(one.get("reference")))
-        note = "; ".join(str(one[key]) for key in ("what", "note") if one.get(key))
-        told = (formats.of("accuracy", theirs), formats.gain(gain), formats.gain_span(gain))
-        drawn = charts.strip(gain, -reach, reach, mark=0)
-        seen = formats.plain(one.get("num_samples_seen"))
-        cells = (name, word, *told, drawn, seen, note)
-        rows.append(Row(cells, VERDICT_TONES.get(word, "")))
-    columns = (
-        "reference",
-        "verdict",
-        "> its accuracy",
-        "> gain, points",
-        "> interval",
-        "~ less | more",
-        "> samples seen",
-        "note",
-    )
-    return section(
-        "transfer",
-        "Did transfer help?",
-        Prose(str(found.get("headline") or "")),
-        table("The trained network against references of equal budget, on the same test samples", columns, rows),
-        Prose(
-            "helped: the whole interval is above zero; negative transfer: below; no evidence: it holds zero.",
-            "quiet",
-        ),
-    )

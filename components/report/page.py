@@ -18,6 +18,7 @@ from components.report.advice import suggest
 from components.report.blocks import Section
 from components.report.facts import Facts
 from components.report.training_section import training
+from components.report.transfer_section import transfer
 
 _HERE = Path(__file__).parent
 
@@ -27,7 +28,7 @@ def sections(facts: Facts, preview: bytes | None, num_classes_shown: int) -> lis
     return [
         model.rules(facts),
         model.choice(facts),
-        model.transfer(facts),
+        transfer(facts),
         training(facts),
         quality.quality(facts),
         quality.confusion(facts, num_classes_shown),

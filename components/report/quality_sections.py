@@ -64,7 +64,7 @@ def quality(facts: Facts) -> Section:
         "How good it is",
         table("The trained network; it was chosen on validation, so test is the honest column", columns, rows),
         Prose(FLOAT32, "quiet"),
-        _every_run(runs),
+        _every_run({name: one for name, one in runs.items() if name not in facts.fewer_labels()}),
     )
 
 

@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from components.report import charts, formats
-from components.report.blocks import Figure, More, Prose, Row, Section, Side, Table, absent, section
+from components.report.blocks import (
+    Block,
+    Figure,
+    More,
+    Points,
+    Prose,
+    Row,
+    Section,
+    Side,
+    Table,
+    absent,
+    section,
+    table,
+)
 from components.report.facts import Facts, number
 
-_HISTORY = ("run", "phase", "epoch", "train_loss", "validation_loss", "validation_accuracy", "learning_rate")
+_HISTORY = {
+    "run": "run", "phase": "phase", "epoch": "> epoch", "train_loss": "> train loss",
+    "validation_loss": "> validation loss", "validation_accuracy": "> validation accuracy",
+    "validation_precision": "> precision", "validation_recall": "> recall", "validation_f1": "> F1",
+    "learning_rate": "> learning rate",
+}  # fmt: skip
+"""Columns of finetune/history.csv, those of them that are there."""
 
 
 def training(facts: Facts) -> Section:
@@ -25,25 +46,42 @@ def training(facts: Facts) -> Section:
         Figure(drawn, "Accuracy on the validation split, every run", names) if drawn else None,
         Figure(lost, "Loss of the main run", ("training", "validation")) if lost else None,
     ]
-    columns = (
-        "run",
-        "phase",
-        "> epoch",
-        "> train loss",
-        "> validation loss",
-        "> validation accuracy",
-        "> learning rate",
-    )
-    rows = [Row(tuple(_cell(row, c) for c in _HISTORY)) for row in history]
-    numbers = Table("Every epoch", columns, tuple(rows))
+    known = [c for c in _HISTORY if c in history[0]]
+    rows = [Row(tuple(_cell(row, c) for c in known)) for row in history]
+    numbers = Table("Every epoch; precision, recall and F1 are means of the labels", _titles(known), tuple(rows))
     told = f"{_best_epoch(facts)}{_padding(facts)}".strip()
     return section(
         "training",
         "How training went",
+        *_advice(facts),
         Prose(told) if told else None,
         Side(tuple(f for f in figures if f is not None)),
         More("The numbers behind the curves", (numbers,)),
     )
+
+
+def _titles(known: list[str]) -> tuple[str, ...]:
+    return tuple(_HISTORY[c] for c in known)
+
+
+def _advice(facts: Facts) -> list[Block]:
+    """How the strategy was found, where it was not named."""
+    found = facts.get("finetune/advice.json", default={})
+    if not found.get("asked"):
+        return []
+    headline = str(found.get("headline") or "")
+    reasons = tuple(str(reason) for reason in found.get("reasons") or [])
+    race = found.get("race") or {}
+    blocks: list[Block] = [Prose(f"{headline}."), Points(reasons)] if reasons else [Prose(f"{headline}.")]
+    rows = [_entrant(number, one) for number, rung in enumerate(race.get("rungs") or [], 1) for one in rung]
+    columns = ("strategy", "> round", "> validation accuracy", "> validation loss")
+    raced = table(f"The race between strategies, judged on validation: {race.get('why')}", columns, rows)
+    return [*blocks, *([raced] if raced is not None else [Prose(str(race["why"]), "quiet")] if race.get("why") else [])]
+
+
+def _entrant(number: int, one: dict[str, Any]) -> Row:
+    accuracy, loss = formats.percent(one.get("validation_accuracy")), formats.plain(one.get("validation_loss"))
+    return Row((formats.spec(one.get("strategy")), formats.plain(number), accuracy, loss))
 
 
 def _cell(row: dict[str, str], column: str) -> str:

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from components import plugins, samples
 from components.contracts import InputError, read_table
 from components.job import Job
-from components.model import Feed, cached_features, infer, pick_device
+from components.model import Feed, cached_features, extract, pick_device
 from components.plugins import Choice
 from components.select import cost
 from components.select.ranking import Entry
@@ -123,9 +123,11 @@ class Trial:
         rows = feed.prepare(self.table, job)
 
         def compute() -> np.ndarray:
-            return infer(network, rows, feed, self.device, job.progress, f"features of {self.titles[number]}")
+            what = f"features of {self.titles[number]}"
+            return extract(network, rows, feed, self.device, job.progress, what, job.run.instruction_set)
 
-        features = cached_features(network, feed.key(self.table), job.cache("features"), compute)
+        key, cache = feed.key(self.table), job.cache("features")
+        features = cached_features(network, key, cache, compute, job.run.instruction_set)
         fit = self.task.fit(rows[self.places], preprocessing)
         return np.asarray(features[self.places], dtype=np.float64), fit
 

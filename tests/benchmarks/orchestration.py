@@ -118,12 +118,17 @@ def whole_runs(project: Path, num: int, rounds: int) -> None:
             f"Prefect's own flow of {num} empty tasks": lambda: timed(
                 [sys.executable, "-c", EMPTY.format(num=num)], project
             ),
+            "importing what run needs beside repro's": lambda: timed(
+                [sys.executable, "-c", "import pipelines.flows.train"], project
+            ),
         },
     )
     show(f"{project.name}: every one of {num} stages runs", times)
-    _, repro, run, _ = times.values()
+    _, repro, run, _, imports = times.values()
     show_pairs("run adds to repro, s", repro, run, lambda a, b: b - a)
-    show_pairs("of that beyond 0.25 s, ms a task", repro, run, lambda a, b: 1000 * (b - a - 0.25) / num)
+    added = [b - a for a, b in zip(repro, run, strict=True)]
+    show_pairs("of that beyond the import, s", imports, added, lambda a, b: b - a)
+    show_pairs("of that beyond 0.25 s, ms a task", imports, added, lambda a, b: 1000 * (b - a - 0.25) / num)
 
 
 def nothing_to_do(project: Path, rounds: int) -> None:

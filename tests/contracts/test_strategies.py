@@ -26,6 +26,15 @@ CANONICAL: dict[str, dict[str, Any]] = {
     "partial": {"epochs": 2},
     "llrd": {"epochs": 2},
     "gradual_unfreeze": {"num_stages": 2, "stage_epochs": 1, "epochs": 1},
+    "l2_sp": {"epochs": 2},
+    "ewc": {"epochs": 2, "num_fisher_samples": 4},
+    "bss": {"epochs": 2},
+    "lwf": {"probe_epochs": 1, "epochs": 1},
+    "co_tuning": {"epochs": 2},
+    "lora": {"epochs": 2, "rank": 2},
+    "wise_ft": {"probe_epochs": 1, "epochs": 1, "num_alphas": 3},
+    "soup": {"probe_epochs": 1, "epochs": 1, "backbone_learning_rates": [5e-4, 1e-3]},
+    "ema": {"epochs": 2},
 }
 ENOUGH: dict[str, dict[str, Any]] = {  # to learn three bright channels
     "linear_probe": {"epochs": 10},
@@ -34,8 +43,21 @@ ENOUGH: dict[str, dict[str, Any]] = {  # to learn three bright channels
     "partial": {"epochs": 12},
     "llrd": {"epochs": 12},
     "gradual_unfreeze": {"epochs": 12},
+    "l2_sp": {"epochs": 12},
+    "ewc": {"epochs": 12, "num_fisher_samples": 4},
+    "bss": {"epochs": 12},
+    "lwf": {"probe_epochs": 5, "epochs": 10},
+    "co_tuning": {"epochs": 12},
+    "lora": {"epochs": 8},
+    "wise_ft": {"probe_epochs": 5, "epochs": 10, "num_alphas": 3},
+    "soup": {"probe_epochs": 5, "epochs": 5, "backbone_learning_rates": [5e-4, 1e-3]},
+    "ema": {"epochs": 12},
 }
-NAMES = plugins.names("finetune.strategies")
+CHOOSERS = tuple(
+    n for n in plugins.names("finetune.strategies") if hasattr(plugins.load("finetune.strategies", n), "choose")
+)
+"""Those that take another one: no phases of their own, and held by tests/components/finetune/test_auto.py."""
+NAMES = tuple(n for n in plugins.names("finetune.strategies") if n not in CHOOSERS)
 assert set(CANONICAL) == set(NAMES), f"strategies without canonical options: {set(NAMES) ^ set(CANONICAL)}"
 
 
@@ -43,6 +65,12 @@ def phases(name: str) -> list[Phase]:
     choice = plugins.choose("finetune.strategies", {"name": name, **CANONICAL[name]})
     found: list[Phase] = choice.load().phases(choice.params)
     return found
+
+
+@pytest.mark.parametrize("name", plugins.names("finetune.strategies"))
+def test_a_strategy_either_trains_or_takes_another(name: str) -> None:
+    module = plugins.load("finetune.strategies", name)
+    assert hasattr(module, "phases") != hasattr(module, "choose")
 
 
 EPOCHS = {name: sum(phase.epochs for phase in phases(name)) for name in NAMES}
@@ -139,7 +167,7 @@ def test_loss_that_is_not_a_number_stops_with_the_step_and_the_key_to_change(tmp
     rows, targets = pixels()
     phase = phases("full")[0]
     begun = start(network(), phase, tmp_path, data(np.full_like(rows, np.nan), targets))
-    with pytest.raises(loop.TrainingError, match=r"epoch 1, step 1.*learning_rate"):
+    with pytest.raises(loop.TrainingError, match=r"epoch 1, step 1.*no numbers, of 8 samples, the first s"):
         loop.train_phase(begun, phase, tmp_path / "k.safetensors", "full")
 
 
@@ -147,5 +175,5 @@ def test_loss_that_is_not_a_number_stops_with_the_step_and_the_key_to_change(tmp
 def test_no_batch_is_left_with_one_sample(samples: int, size: int, sizes: set[int]) -> None:
     given = data(np.zeros((samples, 1)), np.zeros(samples, np.int64))
     found = list(batches.batches(given, settings(batch_size=size), 0, 1, ALONE))
-    assert {len(places) for _, places, _ in found} == sizes
-    assert sorted(np.concatenate([places for _, places, _ in found])) == list(range(samples))
+    assert {len(batch.places) for batch in found} == sizes
+    assert sorted(np.concatenate([batch.places for batch in found])) == list(range(samples))

@@ -699,6 +699,7 @@ def test_runs_are_shown(finished_project: Path) -> None:
     "words",
     [
         "repro", "run", "monitor", "promote", "rollback", "backtest --date date", "sweep --over run.seed --values [1]",
+        "tune --minutes 1",
     ],
 )  # fmt: skip
 def test_no_command_leaves_anything_in_an_empty_folder(tmp_path: Path, repository: Path, words: str) -> None:

@@ -33,7 +33,8 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Path:
     upstream.before_text_export(root, upstream.word_vectors(root), table, "multi_label")
     job = Job.at(root, "evaluate", evaluate.NEEDS, **DECIDED)
     job.clear()
-    evaluate.run(evaluate.Params(num_bootstrap=100, level=0.95, num_bins=10), job)
+    no_proxy = evaluate.SourceProxy(data=evaluate.NO_PROXY)
+    evaluate.run(evaluate.Params(num_bootstrap=100, level=0.95, num_bins=10, source_proxy=no_proxy), job)
     for file in job.building.iterdir():
         place = root / "artifacts/evaluate" / file.name
         place.parent.mkdir(parents=True, exist_ok=True)

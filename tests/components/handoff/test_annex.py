@@ -93,6 +93,16 @@ def test_the_card_follows_the_hub(bundle: Path) -> None:
     assert "python -m pipelines diff A B --measure" in card
 
 
+def test_what_was_forgotten_and_how_many_labels_are_saved_stand_in_the_card(bundle: Path) -> None:
+    card = (bundle / "card.md").read_text()
+    assert "\nWhat was forgotten for it? Some drift against the pretrained backbone.\n\n| run |" in card
+    assert (
+        "| main | some drift | not measured, not measured | not measured | not measured | 0.71 | not measured |" in card
+    )
+    assert "\nWith 15% of the labels it does better.\n\n| run |" in card
+    assert "| main | 0.15 | 9 | 0.8 (0.7 to 0.9) |\n" in card
+
+
 def test_every_group_stands_in_the_card_and_small_ones_are_marked(bundle: Path) -> None:
     card = (bundle / "card.md").read_text()
     assert "| brightness | dark | 30 | accuracy | 0.9 | 0.88 to 0.92 |  |" in card

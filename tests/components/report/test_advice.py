@@ -46,6 +46,12 @@ def verdict_of(reference: str, word: str) -> Callable[[Any], None]:
 
 
 PLANTED: dict[str, tuple[str, Callable[[Any], Any], str, str]] = {
+    "forgot": (
+        "evaluate/transfer.json",
+        lambda v: v["forgetting"]["runs"][0].update(verdict="forgot"),
+        "finetune.strategy",
+        "nearer to the pretrained weights",
+    ),
     "data refused": (
         "validate/verdict.json",
         lambda v: v.update(passed=False),

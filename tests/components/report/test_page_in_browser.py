@@ -116,7 +116,7 @@ def test_sections_verdict_and_charts_are_seen(browser: str, tmp_path: Path) -> N
     assert len(seen["sections"]) == 17
     assert seen["empty"] == []
     assert seen["verdict"].endswith("Refused")
-    assert len(seen["charts"]) == 3
+    assert len(seen["charts"]) == 4
     assert all(300 <= width <= 390 for width in seen["charts"])
     assert seen["strips"] > 10
     assert seen["picture"] == 384

@@ -181,6 +181,46 @@ def test_a_page_is_made_from_nothing(make_job: Callable[..., Job]) -> None:
     assert "nothing may be shipped" in html
 
 
+def test_forgetting_and_the_curve_by_labels_stand_beside_transfer(tmp_path: Path, make_job: Callable[..., Job]) -> None:
+    fabricated_run.make(tmp_path)
+    path = tmp_path / "artifacts/evaluate/quality.json"
+    quality = read_json(path)
+    quality["runs"]["main_15"] = quality["runs"]["frozen_probe"]
+    write_json(path, quality)
+    html = make_page(make_job).replace("\u00a0", " ")
+    section = html[html.index('<section id="transfer"') :]
+    text = re.sub(r"<[^>]*>", " ", section[: section.index("</section>")])
+    told = " ".join(text.split())
+    assert "With 15% of the labels (150) it does better than random weights" in told
+    assert "main no evidence of forgetting 92.0 % 91.0 % −1.0 −4.0 to +2.0 34.0 % 29.0 to 39.0 %" in told
+    assert "from scratch never had it" in told
+    assert "Accuracy by share of the labels" in section
+    assert "main 15" not in html, "a run of fewer labels stands in the curve alone"
+
+
+def test_how_the_strategy_was_found_is_told_where_it_was_not_named(
+    tmp_path: Path, make_job: Callable[..., Job]
+) -> None:
+    fabricated_run.make(tmp_path)
+    text = re.sub(r"<[^>]*>", " ", make_page(make_job)).replace("\u00a0", " ")
+    told = " ".join(text.split())
+    assert "auto took full after a race; runners-up: lp_ft, llrd. 30 samples a label: few" in told
+    assert "lp_ft 1 90.0 % 0.3" in told
+    write_json(tmp_path / "artifacts/finetune/advice.json", {"asked": False, "headline": "full was named"})
+    assert "full was named" not in make_page(make_job)
+
+
+def test_what_was_not_measured_of_forgetting_says_why(tmp_path: Path, make_job: Callable[..., Job]) -> None:
+    fabricated_run.make(tmp_path)
+    path = tmp_path / "artifacts/evaluate/transfer.json"
+    told = {"measured": False, "runs": [], "headline": "It was not measured: finetune.references has no frozen_probe."}
+    curve = {"points": [], "gains": [], "headline": "Not asked for: finetune.label_shares is empty."}
+    write_json(path, read_json(path) | {"forgetting": told, "label_efficiency": curve})
+    html = make_page(make_job)
+    assert "finetune.references has no frozen_probe" in html
+    assert "finetune.label_shares is empty" in html
+
+
 def test_null_figures_are_dashes(tmp_path: Path, make_job: Callable[..., Job]) -> None:
     fabricated_run.make(tmp_path)
     for file in (

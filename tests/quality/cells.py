@@ -1,0 +1,248 @@
+"""One cell of the quality table: a strategy trained on some shots of a set, and judged on the held-out rows."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pandas as pd
+import torch
+from quality import sets
+from quality.sets import Set
+
+from components import params, plugins
+from components.contracts import InputError
+from components.finetune import checkpoints, stage
+from components.finetune.runs import Line, Trained
+from components.job import Job
+from components.model import cached_features, infer
+from components.plugins import Choice
+
+HOME = Path(__file__).parents[2]
+FIRST = ("linear_probe", "full")
+TELLING = ("16", sets.ALL, "5", "50")
+"""In what order numbers of shots are measured, and strategies: the most telling first."""
+PROBE_EPOCHS = 30
+"""Passes over cached features wherever a head is fitted on them: they cost next to nothing."""
+LOOP = {"references": [], "batch_size": 16, "precision": "32", "patience": 1000, "processes": 1}
+"""What differs from the repository's own params.yaml. Nothing stops early: every strategy sees the same samples."""
+BACKBONE_RATES = ("backbone_learning_rate", "backbone_learning_rates")
+
+Options = Callable[[int], dict[str, Any]]
+OPTIONS: dict[str, Options] = {
+    "linear_probe": lambda epochs: {"epochs": PROBE_EPOCHS},
+    "gradual_unfreeze": lambda epochs: {
+        "stage_epochs": max(1, epochs // 8),
+        "epochs": max(1, epochs - 2 * max(1, epochs // 8)),
+    },
+    # Its race takes as much again as a cell at the most: it is dearer than the others.
+    "auto": lambda epochs: {"min_steps": 1, "race_samples": 2000},
+    "soup": lambda epochs: {"epochs": max(1, round(epochs / 3))},  # three members
+}
+"""Strategy -> its options for so many passes of the backbone, where they are more than `common` gives."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is trained, on what."""
+
+    set: str
+    seed: int
+    shots: str
+    strategy: str
+
+    @property
+    def key(self) -> tuple[str, int, str, str]:
+        """What a line of the file is found by."""
+        return (self.set, self.seed, self.shots, self.strategy)
+
+
+class Quiet(Job):
+    """A job that says nothing: hundreds of cells would fill the screen."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+    def progress(self, items: Iterable[Any], what: str, total: int | None = None) -> Iterator[Any]:
+        """The items."""
+        return iter(items)
+
+
+def planned(names: Iterable[str], seeds: int, shots: Iterable[str], strategies: Iterable[str]) -> list[Cell]:
+    """Every cell, the most telling first: of a seed 16 shots of all sets, and probe and full before the others."""
+    sizes = sorted(shots, key=lambda s: TELLING.index(s) if s in TELLING else len(TELLING))
+    order = sorted(strategies, key=lambda s: (FIRST.index(s) if s in FIRST else len(FIRST), s))
+    return [Cell(n, seed, size, s) for seed in range(seeds) for size in sizes for n in names for s in order]
+
+
+def common(defaults: dict[str, Any], epochs: int, rate: float) -> dict[str, Any]:
+    """Options that mean the same in every strategy that has them."""
+    found: dict[str, Any] = {"epochs": epochs, "probe_epochs": PROBE_EPOCHS}
+    if rate != 1.0:
+        found |= {key: _scaled(defaults[key], rate) for key in BACKBONE_RATES if defaults.get(key)}
+    return {key: value for key, value in found.items() if key in defaults}
+
+
+def _scaled(rates: float | list[float], by: float) -> float | list[float]:
+    return [float(f"{r * by:.3g}") for r in rates] if isinstance(rates, list) else float(f"{rates * by:.3g}")
+
+
+def chosen(strategy: str, epochs: int, rate: float) -> Choice:
+    """A strategy with the options that a cell gives it, and those behind its name: lp_ft@head_learning_rate=1e-3."""
+    name, *changes = strategy.split("@")
+    given = plugins.load("finetune.strategies", name).Params
+    defaults = {key: one.default for key, one in given.model_fields.items()}
+    options = common(defaults, epochs, rate) | OPTIONS.get(name, lambda _: {})(epochs)
+    options |= {key: json.loads(value) for key, _, value in (change.partition("=") for change in changes)}
+    return plugins.choose("finetune.strategies", {"name": name, **options})
+
+
+@dataclass
+class Bench:
+    """What the cells of a run share."""
+
+    place: Path
+    """Folder of the sets, of decoded pixels and of features; they are kept."""
+    threads: int = 1
+    known: dict[str, Set] = field(default_factory=lambda: sets.SETS)
+    section: dict[str, Any] = field(default_factory=lambda: params.load_yaml(HOME / "params.yaml")["finetune"])
+    """The repository's own options of the loop."""
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+
+    def table(self, name: str) -> pd.DataFrame:
+        """The set's manifest, read once."""
+        if name not in self.tables:
+            self.tables[name] = self.known[name].table(self.place)
+        return self.tables[name]
+
+    def run(self, cell: Cell, done: dict[str, Any] | None = None) -> dict[str, Any] | None:
+        """The line of a cell; None where `done` is that line already."""
+        given = self.known[cell.set]
+        table = sets.dealt(self.table(cell.set), given, cell.seed, cell.shots)
+        num = table["split"].value_counts()
+        choice = chosen(cell.strategy, given.num_epochs(int(num["train"])), given.rate)
+        told = {**vars(cell), "options": choice.spec()}
+        if done is not None and done["options"] == told["options"]:
+            return None
+        start, busy = time.monotonic(), time.process_time()
+        try:
+            figures = self._measured(cell, given, choice, table)
+        except InputError as problem:  # a strategy that is not for such data or weights: an answer too
+            figures = {"not_run": str(problem)}
+        spent = {"seconds": time.monotonic() - start, "cpu_seconds": time.process_time() - busy}
+        return {**told, **{f"num_{k}": int(n) for k, n in num.items()}, **figures,
+                **{k: round(v, 2) for k, v in spent.items()}}  # fmt: skip
+
+    def _measured(self, cell: Cell, given: Set, choice: Choice, table: pd.DataFrame) -> dict[str, Any]:
+        job = Quiet.at(self.place, "quality", seed=cell.seed, task=given.task, threads=self.threads)
+        line = self._line(job, given, choice, table)
+        try:
+            with mock.patch.object(checkpoints, "write"):  # a cell is short: it is trained again, not gone on with
+                module = choice.load()
+                if hasattr(module, "choose"):  # auto
+                    choice, _ = module.choose(choice.params, line)
+                phases = choice.load().phases(choice.params)
+                done = line.train("main", choice.spec(), phases, pretrained=True)
+        finally:
+            line.forget()
+        test = table[table["split"] == "test"]
+        logits = _logits(line, done, test, job, frozen=all(p.cached for p in phases))
+        targets = line.decision.targets(test["label"], line.labels)
+        right = logits.argmax(axis=1) == targets
+        losses = line.decision.log_losses(
+            line.decision.probabilities(logits, 1.0), line.decision.indicators(test["label"], line.labels)
+        )
+        return {
+            "accuracy": float(right.mean()),
+            "log_loss": float(losses.mean()),
+            "validation_accuracy": done.course.figures["validation_accuracy"],
+            "num_samples_seen": done.record.num_samples_seen,
+            "best_epoch": done.record.best_epoch,
+            "found": done.record.found,
+            "trained": choice.name,
+            "right": np.packbits(right).tobytes().hex(),
+        }
+
+    def _line(self, job: Job, given: Set, choice: Choice, table: pd.DataFrame) -> Line:
+        backbone = plugins.choose("backbones", given.backbone)
+        options = stage.Params.model_validate({**self.section, **LOOP, "strategy": choice.spec()})
+        network = {"backbone": backbone.spec(), "preprocessing": backbone.load().preprocessing(backbone.params)}
+        policy = {"policy": {"name": "identity"}, "seed": job.run.seed, "note": ""}
+        return Line(options, job, network, policy, table)
+
+
+def _logits(line: Line, done: Trained, test: pd.DataFrame, job: Job, *, frozen: bool) -> np.ndarray:
+    """Of the held-out rows; a frozen backbone's features of them are kept for the next cell."""
+    rows, device = line.feed.prepare(test, job), torch.device("cpu")
+    if not frozen:
+        return infer(done.model, rows, line.feed, device, job.progress, "test")
+    backbone = done.model.backbone
+    features = cached_features(
+        backbone,
+        line.feed.key(test),
+        job.cache("features"),
+        lambda: infer(backbone, rows, line.feed, device, job.progress, "test"),
+    )
+    with torch.inference_mode():
+        return done.model.head(torch.from_numpy(features)).numpy()
+
+
+def read(file: Path) -> dict[tuple[str, int, str, str], dict[str, Any]]:
+    """Every cell's last line. A line that was cut by a kill is none."""
+    found = {}
+    for text in file.read_text("utf-8").splitlines() if file.exists() else []:
+        try:
+            one = json.loads(text)
+        except ValueError:
+            continue
+        found[Cell(one["set"], one["seed"], one["shots"], one["strategy"]).key] = one
+    return found
+
+
+def add(file: Path, line: dict[str, Any]) -> None:
+    """One line more, on the disk; the first of a run ends what a killed one left."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torn = file.exists() and file.stat().st_size > 0 and not file.read_bytes().endswith(b"\n")
+    with file.open("a", encoding="utf-8") as handle:
+        handle.write("\n" * torn + json.dumps(line, ensure_ascii=False) + "\n")
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+def run_all(bench: Bench, cells: list[Cell], file: Path, again: Iterable[str] = ()) -> int:
+    """Measure what the file lacks; strategies in `again` anew. Returns the cells that failed by a fault."""
+    anew, lost, failed, spent = set(again), set(), 0, 0.0
+    earlier = read(file)
+    for number, cell in enumerate(cells, 1):
+        where = f"{number}/{len(cells)} {cell.set} seed {cell.seed} shots {cell.shots} {cell.strategy}"
+        done = None if cell.strategy in anew else earlier.get(cell.key)
+        if cell.set in lost:
+            continue
+        try:
+            line = bench.run(cell, done)
+        except sets.Unavailable as reason:
+            lost.add(cell.set)
+            print(f"{cell.set} is left out: {reason}", flush=True)
+            continue
+        except Exception:  # a strategy with a fault must not cost the others their night
+            failed += 1
+            print(f"{where}: failed, and will be tried again\n{traceback.format_exc()}", flush=True)
+            continue
+        if line is None:
+            continue
+        add(file, line)
+        spent += line["seconds"]
+        told = f"accuracy {line['accuracy']:.4f}" if "accuracy" in line else f"not run: {line['not_run']}"
+        print(f"{where}: {told}, {line['seconds']:.1f} s ({line['cpu_seconds']:.1f} s of CPU)", flush=True)
+    shutil.rmtree(bench.place / ".graftline" / "quality", ignore_errors=True)
+    print(f"{spent / 3600:.2f} hours; {failed} cells failed", flush=True)
+    return failed
