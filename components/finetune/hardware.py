@@ -17,6 +17,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from components.contracts import InputError
+from components.features import has_bfloat16
 from components.finetune import memory
 
 ON_CPU = 32
@@ -52,19 +53,12 @@ def precision(wanted: str, device: torch.device, instruction_set: str) -> str:
         return "bf16-mixed" if wanted == "bf16" or (wanted == "auto" and able) else "16-mixed"
     if wanted == "fp16":
         raise InputError("finetune.precision: fp16 is for GPUs, and this run is on a CPU; take auto or 32")
-    if wanted == "bf16" and not (instruction_set == "native" and has_bf16()):
+    if wanted == "bf16" and not (instruction_set == "native" and has_bfloat16()):
         raise InputError(
             "finetune.precision: bf16 on a CPU needs one that has it and run.instruction_set: native; elsewhere it is "
             "emulated, and slower. Take auto or 32"
         )
     return "bf16-mixed" if wanted == "bf16" else "32-true"
-
-
-def has_bf16() -> bool:
-    """Whether this CPU multiplies matrices in bf16, and may, as the process was started."""
-    able = torch.cpu.get_capabilities()
-    own = bool(able.get("avx512_bf16") or able.get("amx_bf16"))
-    return own and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
 
 def optimiser_options(device: torch.device, precision: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from lightning_fabric import Fabric
 
 from components import lineage, plugins, samples
 from components.contracts import InputError, RunRecord, inputs_of
+from components.features import cached_features, extract
 from components.finetune import batches, course, hardware, live, mixing
 from components.finetune.batches import Data
 from components.finetune.course import Course
@@ -24,7 +25,7 @@ from components.finetune.phases import Phase, Start
 from components.finetune.scaling import on_scale, standardised
 from components.finetune.team import ALONE, Team
 from components.job import Job
-from components.model import Feed, TransferModel, cached_features, extract, infer, pick_device
+from components.model import Feed, TransferModel, infer, pick_device
 from components.plugins import Choice
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ from threadpoolctl import threadpool_limits
 
 from components import plugins, samples
 from components.contracts import InputError, read_table
+from components.features import cached_features, extract
 from components.job import Job
-from components.model import Feed, cached_features, extract, pick_device
+from components.model import Feed, pick_device
 from components.plugins import Choice
 from components.select import cost
 from components.select.ranking import Entry

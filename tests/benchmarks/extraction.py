@@ -1,6 +1,6 @@
 """Features of a frozen network: the line's extraction beside plain eager float32, over three architectures.
 
-Plain: the same weights, batches of 64, NCHW, float32, torch as it comes. The line: components.model.extract with
+Plain: the same weights, batches of 64, NCHW, float32, torch as it comes. The line: components.features.extract with
 run.instruction_set `native` (channels_last, batch normalisation folded, bfloat16 where features stay alike); `avx2`,
 whose bits are the same on every machine, is told beside it and nothing is promised for it. EfficientNet-Lite0 at 64 px
 on the digits and MiniLM at 128 tokens have their packaged weights, and a linear probe on the features of each variant
@@ -84,7 +84,7 @@ def measure(title: str, way: str, share: float, root: Path) -> None:
     """One variant; its features lie in the folder afterwards."""
     import torch
 
-    from components.model import extract as by_line
+    from components.features import extract as by_line
 
     torch.set_num_threads(interleaved.THREADS)
     network, feed, rows, labels = samples_of(title, share, root)

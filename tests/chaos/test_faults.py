@@ -300,7 +300,7 @@ def _keep(path: Path, epoch: int) -> None:
     from components.finetune import checkpoints
 
     network, optimiser = _network(epoch)
-    checkpoints.write(path, network, optimiser, network.state_dict(), checkpoints.State(epoch=epoch))
+    checkpoints.write(path, network, optimiser, network.state_dict(), {}, checkpoints.State(epoch=epoch))
 
 
 def _epoch(path: Path) -> int:
@@ -310,7 +310,7 @@ def _epoch(path: Path) -> int:
     from components.finetune import checkpoints
 
     network, optimiser = _network(0)
-    state, best = checkpoints.resume(path, network, optimiser, torch.device("cpu"))
+    state, best, _ = checkpoints.resume(path, network, optimiser, torch.device("cpu"))
     assert not best or bool((best["weight"].round() == state.epoch).all())
     return state.epoch
 

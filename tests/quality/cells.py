@@ -21,10 +21,11 @@ from quality.sets import Set
 
 from components import params, plugins
 from components.contracts import InputError
+from components.features import cached_features
 from components.finetune import checkpoints, stage
 from components.finetune.runs import Line, Trained
 from components.job import Job
-from components.model import cached_features, infer
+from components.model import infer
 from components.plugins import Choice
 
 HOME = Path(__file__).parents[2]

@@ -36,7 +36,7 @@ def test_the_format_that_the_device_has(
     wanted: str, device: torch.device, able: bool, given: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: able)
-    monkeypatch.setattr(hardware, "has_bf16", lambda: able)
+    monkeypatch.setattr(hardware, "has_bfloat16", lambda: able)
     assert hardware.precision(wanted, device, "native") == given
 
 

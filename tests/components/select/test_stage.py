@@ -112,7 +112,8 @@ def test_only_the_train_split_is_read(job: Job) -> None:
 def test_features_are_kept_where_finetune_looks_for_them(job: Job) -> None:
     import torch
 
-    from components.model import Feed, cached_features, infer
+    from components.features import cached_features
+    from components.model import Feed, infer
 
     stage.run(settings(candidates=[SMALL], max_samples=20), job)
     choice = plugins.choose("backbones", SMALL)

@@ -54,22 +54,22 @@ def test_features_are_computed_anew_where_the_networks_code_has_changed(
 ) -> None:
     import sys
 
-    from components import model
+    from components import features, model
 
     network, asked = model.Head(3, 2), []
 
-    def features() -> np.ndarray:
+    def found() -> np.ndarray:
         def compute() -> np.ndarray:
             asked.append(1)
             return np.zeros((2, 3), np.float32)
 
-        return model.cached_features(network, "samples", tmp_path, compute)
+        return features.cached_features(network, "samples", tmp_path, compute)
 
-    features()
-    features()
+    found()
+    found()
     assert len(asked) == 1
     changed = tmp_path / "model.py"
     changed.write_text(Path(model.__file__).read_text() + "# other pooling\n")
     monkeypatch.setattr(sys.modules["components.model"], "__file__", str(changed))
-    features()
+    found()
     assert len(asked) == 2

@@ -12,7 +12,7 @@ import timm
 import torch
 from torch import nn
 
-from components import model
+from components import features
 from components.model import Feed
 
 CPU = torch.device("cpu")
@@ -55,15 +55,15 @@ def network() -> nn.Module:
 
 @pytest.fixture
 def rows() -> np.ndarray:
-    return np.random.default_rng(0).normal(size=(model.MANY, 3, 32, 32)).astype(np.float32)
+    return np.random.default_rng(0).normal(size=(features.MANY, 3, 32, 32)).astype(np.float32)
 
 
 def extract(network: nn.Module, rows: np.ndarray, instruction_set: str) -> np.ndarray:
-    return model.extract(network, rows, FEED, CPU, quiet, "", instruction_set)
+    return features.extract(network, rows, FEED, CPU, quiet, "", instruction_set)
 
 
 def infer(network: nn.Module, rows: np.ndarray) -> np.ndarray:
-    return model.infer(network, rows, FEED, CPU, quiet, "")
+    return features.infer(network, rows, FEED, CPU, quiet, "")
 
 
 def test_pinned_to_avx2_features_are_those_of_the_network_to_the_bit(network: nn.Module, rows: np.ndarray) -> None:
@@ -73,13 +73,13 @@ def test_pinned_to_avx2_features_are_those_of_the_network_to_the_bit(network: nn
 def test_folded_normalisation_changes_nothing_but_roundings(
     network: nn.Module, rows: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model, "_has_bfloat16", lambda: False)
+    monkeypatch.setattr(features, "has_bfloat16", lambda: False)
     before = {k: v.clone() for k, v in network.state_dict().items()}
     found = extract(network, rows, "native")
     expected = infer(network, rows)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * float(np.abs(expected).max()))
     assert all(torch.equal(before[k], v) for k, v in network.state_dict().items()), "the network itself stays"
-    folded = model._folded(network, [torch.from_numpy(rows[:2])])
+    folded = features._folded(network, [torch.from_numpy(rows[:2])])
     assert not any(isinstance(m, nn.BatchNorm2d) for m in folded.modules()), "all of them could be folded"
 
 
@@ -88,13 +88,13 @@ def test_a_way_that_changes_features_is_not_taken(
 ) -> None:
     torch.manual_seed(1)
     other = timm.create_model("test_efficientnet", pretrained=False, num_classes=0)
-    monkeypatch.setattr(model, "_folded", lambda *_: other)
+    monkeypatch.setattr(features, "_folded", lambda *_: other)
     expected = infer(network, rows)
     np.testing.assert_array_equal(extract(network, rows, "native"), expected)
 
 
 def test_bfloat16_is_taken_where_features_stay_alike(rows: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model, "_has_bfloat16", lambda: True)
+    monkeypatch.setattr(features, "has_bfloat16", lambda: True)
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 8))
     found, expected = extract(network, rows, "native"), infer(network, rows)
@@ -110,15 +110,15 @@ def test_extraction_gives_the_same_bytes_again(network: nn.Module, rows: np.ndar
 def test_kept_features_are_read_again_and_can_be_written_into_without_harm(tmp_path: Path) -> None:
     network, computed = nn.Linear(3, 2), []
 
-    def features(instruction_set: str = "avx2") -> np.ndarray:
+    def found(instruction_set: str = "avx2") -> np.ndarray:
         def compute() -> np.ndarray:
             computed.append(instruction_set)
             return np.ones((2, 3), np.float32)
 
-        return model.cached_features(network, "samples", tmp_path, compute, instruction_set)
+        return features.cached_features(network, "samples", tmp_path, compute, instruction_set)
 
-    first = features()
+    first = found()
     first[:] = 5
-    assert features().max() == 1
-    features("native")
+    assert found().max() == 1
+    found("native")
     assert computed == ["avx2", "native"], "two ways do not share features"
