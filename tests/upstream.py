@@ -324,7 +324,8 @@ def _records(labels: list[str], num: int, source: str) -> dict[str, Any]:
             "comparisons": [gain], "headline": "Transfer helped by 0.30.",
             "forgetting": {
                 "headline": "Some drift against the pretrained backbone.",
-                "runs": [{"run": "main", "verdict": "some drift", "feature_cka": {"value": 0.71}}],
+                "runs": [{"run": "main", "verdict": "some drift", "feature_cka": {"value": 0.71},
+                          "feature_cosine": {"value": 0.83}}],
             },
             "label_efficiency": {
                 "headline": "With 15% of the labels it does better.",

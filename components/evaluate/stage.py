@@ -117,8 +117,11 @@ def _old(params: Params, folder: Path, job: Job) -> Old | None:
     from components.evaluate import proxy
     from components.model import load_run
 
+    """Samples of the old task; None where none are named, or there is no frozen backbone to compare with."""
     given = params.source_proxy
-    return None if given.source is None else proxy.read(given.data, given.source, load_run(folder / "main")[1], job)
+    if given.source is None or not (folder / "frozen_probe").is_dir():
+        return None
+    return proxy.read(given.data, given.source, load_run(folder / "main")[1], job)
 
 
 def _predict(
@@ -214,13 +217,7 @@ def _write(
 
     table = pd.concat(predictions).sort_values(["run", "split", "id"], kind="stable").reset_index(drop=True)
     labels, decision = records["main"].labels, plugins.load("decisions", records["main"].decision)
-    figures: dict[str, dict[str, dict[str, Interval]]] = {}
-    for (name, split), part in table.groupby(["run", "split"]):
-        rng = samples.keyed_rng(job.run.seed, 0, f"bootstrap {split}")  # the same resamples for every run
-        scored = quality.Scored.of(part, labels, decision)
-        figures.setdefault(str(name), {})[str(split)] = quality.measure(
-            scored, params.num_bins, params.num_bootstrap, params.level, rng
-        )
+    figures = _figures(table, records["main"], params, job)
     main = table[(table["run"] == "main") & (table["split"] == "test")]
     scored = quality.Scored.of(main, labels, decision)
     test = table[table["split"] == "test"]
@@ -246,6 +243,21 @@ def _write(
     bins = quality.reliability(scored, params.num_bins)
     pd.DataFrame(bins).to_csv(job.out("reliability.csv"), index=False, float_format="%.6f")
     return {**_metrics(figures["main"]["test"], comparisons, len(main)), **forgetting.flat(found)}
+
+
+def _figures(
+    table: pd.DataFrame, main: RunRecord, params: Params, job: Job
+) -> dict[str, dict[str, dict[str, Interval]]]:
+    """Run -> split -> metric, each with its interval."""
+    decision = plugins.load("decisions", main.decision)
+    figures: dict[str, dict[str, dict[str, Interval]]] = {}
+    for (name, split), part in table.groupby(["run", "split"]):
+        rng = samples.keyed_rng(job.run.seed, 0, f"bootstrap {split}")  # the same resamples for every run
+        scored = quality.Scored.of(part, main.labels, decision)
+        figures.setdefault(str(name), {})[str(split)] = quality.measure(
+            scored, params.num_bins, params.num_bootstrap, params.level, rng
+        )
+    return figures
 
 
 def _metrics(figures: dict[str, Interval], comparisons: dict[str, Any], num_test: int) -> dict[str, float]:

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 NEEDS = ("validate", "augment", "select")
 
-HISTORY = ("run", "phase", "epoch", "train_loss", "validation_loss", "validation_accuracy", "learning_rate")
-
 
 class Params(params.Params):
     """Section `finetune`."""

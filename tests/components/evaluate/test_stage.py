@@ -166,7 +166,7 @@ def test_samples_of_the_old_task_tell_what_it_lost(tmp_path: Path, make_job: Cal
 def test_an_old_task_that_cannot_be_used_is_refused(
     tmp_path: Path, make_job: Callable[..., Job], data: str, told: str
 ) -> None:
-    upstream(tmp_path)
+    upstream(tmp_path, runs=("main", "frozen_probe"))
     factories.image_folder(tmp_path / "few", per_label=1)
     with pytest.raises(InputError, match=f"evaluate.source_proxy.*{told}"):
         run(make_job, {"data": data, "source": {"name": "image_folder"}})
