@@ -78,13 +78,16 @@ settings.yaml:
 TUNE = """Looks for better settings of `finetune`, one trial after the other: first what params.yaml has, then what
 Optuna's TPE draws. Trials are judged on the validation split alone, without the reference runs, and given up early
 where they are worse than the median of the others. Where another one won, params.yaml gets its values; comments stay.
+It stays as it is where the gain over the first trial is below 1 % of that one's loss, or 0.1 points of another metric.
 
 Which keys: of finetune.strategy those that matter (rates, epochs, blocks, decay, weights of penalties), and
-weight_decay, each around what it is now. --keys names them, or others of `finetune`, with limits of your own.
+weight_decay, each around what it is now. --keys names them, or others of `finetune`, with limits of your own. What each
+of several keys mattered is told from 30 finished trials on: of fewer it is chance.
 
 It stops when the minutes are over and goes on with the same command: trials that ended are in .graftline/tune, and the
-one under way goes on from its last epoch. Another value in `finetune` or `run`, other data or other code begin anew.
-The table is in reports/tune/.
+one under way goes on from its last epoch, also where a winner was written: limits stay around what was there at first.
+Another value in `finetune` or `run`, other data or other code begin anew; so does removing .graftline/tune, around the
+winner. The table is in reports/tune/.
 
 examples:
   python -m pipelines tune --minutes 30

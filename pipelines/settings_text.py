@@ -20,13 +20,20 @@ def with_values(text: str, changes: Mapping[str, Any]) -> str:
     Raises:
         InputError: a key leads nowhere, or the text is written in a way in which that cannot be done.
     """
-    wanted = _apart(_read(text))
+    from ruamel.yaml.error import YAMLError
+
+    wanted = _apart(parsed(text))
     for key, value in changes.items():
         *way, last = key.split(".")
-        mapping = _followed(wanted, way, key)
-        mapping[last] = value
-        text = _with_value(text, way, last, value)
-    if _read(text) != wanted:
+        _followed(wanted, way, key)[last] = value
+    try:
+        for key, value in changes.items():
+            *way, last = key.split(".")
+            text = _with_value(text, way, last, value)
+        holds = parsed(text) == wanted
+    except (YAMLError, InputError, LookupError):  # where a value was put, it broke what stands around it
+        holds = False
+    if not holds:
         raise InputError("it is written in a way in which single values cannot be set; set them by hand")
     return text
 
@@ -48,7 +55,7 @@ def _with_value(text: str, way: list[str], last: str, value: Any) -> str:
 
     node = YAML().compose(text)
     for part in way:
-        node = next(inner for name, inner in node.value if name.value == part)
+        node = {name.value: inner for name, inner in node.value}[part]  # a merged one is not there
     found = next((inner for name, inner in node.value if name.value == last), None)
     if found is not None:
         return text[: found.start_mark.index] + scalar(value) + text[found.end_mark.index :]
@@ -82,7 +89,12 @@ def _apart(values: Any) -> Any:
     return [_apart(one) for one in values] if isinstance(values, list) else values
 
 
-def _read(text: str) -> Any:
+def parsed(text: str) -> Any:
+    """What a YAML text says.
+
+    Raises:
+        InputError: it is not valid.
+    """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 

@@ -9,13 +9,11 @@ reproducible: how long trials took decides how many there are, never what is wri
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
-import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -23,19 +21,17 @@ from typing import Any, cast
 from components import lineage
 from components.contracts import InputError, read_json, write_atomic
 from components.job import alone
-from components.params import Params, Run, load_yaml
+from components.params import Params, Run
 from components.plugins import Choice
-from pipelines import dag, dvc_cli, side, stage, tune_table, tuned_keys
-from pipelines.settings_text import with_values
+from pipelines import dag, dvc_cli, side, stage, tune_begun, tune_table, tuned_keys
+from pipelines.settings_text import parsed, with_values
+from pipelines.tune_begun import Base
 from pipelines.tune_study import DONE, FAILED, STOPPED, Study, Trial
-from pipelines.tuned_keys import Key
 
 FOLDER = ".graftline/tune"
 WORKSPACE = "work"
 METRIC = "validation_loss"
 STAGE = tuned_keys.SECTION
-KEPT = ("finetune", "run")
-"""Sections by which a study is told from another; what the others say comes in by what finetune reads."""
 ASKED_AT = (50, 75)
 """Percent of a trial's epochs after which it is asked whether it is hopeless: before, a slow start says little."""
 LIVE = f"reports/{STAGE}/live.csv"
@@ -79,9 +75,11 @@ def tune(root: Path, wish: Wish) -> int:
     typed = stage.read_params(root)
     if STAGE not in typed or STAGE not in [s.name for s in dag.load(root)]:
         raise InputError(f"this line has no stage {STAGE}: there is nothing to tune")
-    before = (root / "params.yaml").read_bytes()
-    keys = tuned_keys.of(root, typed[STAGE], wish.keys)
-    dvc_cli.say("\n  ".join(["Tuned by " + wish.metric + ":", *(one.told() for one in keys)]))
+    _known(wish.metric)
+    bases = tune_begun.bases(root, root / FOLDER, wish.keys)
+    now = bases[-1]
+    if not wish.dry_run:
+        _writable(now)
     place = root / FOLDER / WORKSPACE
     with alone(root, "tune", dvc_cli.say):
         alike = _alike(typed[STAGE])
@@ -90,11 +88,28 @@ def tune(root: Path, wish: Wish) -> int:
         if outcome.code:
             dvc_cli.say(outcome.told)
             return outcome.code
-        study = _study(root, place, keys, wish.metric, cast(Run, typed["run"]).seed)
+        study = _study(root, place, bases, wish.metric, cast(Run, typed["run"]).seed)
         search(study, lambda trial: _attempt(place, study, trial, alike, until), until, wish.trials)
         if study.waiting is None:
             shutil.rmtree(place, ignore_errors=True)
-        return _conclude(root, study, before, wish.dry_run)
+        return _conclude(root, study, now, wish.dry_run)
+
+
+def _known(metric: str) -> None:
+    """Raises InputError: finetune does not tell it."""
+    from components.finetune.live import HISTORY
+
+    known = [name for name in HISTORY if name.startswith("validation_")]
+    if metric not in known:
+        raise InputError(f"--metric: finetune does not tell {metric}. It tells: {', '.join(known)}")
+
+
+def _writable(now: Base) -> None:
+    """Raises InputError: what wins could not be written, so it is told before anything is spent on it."""
+    try:
+        with_values(now.text.decode("utf-8"), {one.key: one.least for one in now.keys})
+    except InputError as error:
+        raise InputError(f"params.yaml: {error}. --dry-run looks for them, and writes nothing") from None
 
 
 def search(
@@ -233,44 +248,44 @@ def _alike(section: Params) -> dict[str, Any]:
     return {f"{STAGE}.{name}": [] for name in apart if name in type(section).model_fields}
 
 
-def _study(root: Path, place: Path, keys: Sequence[Key], metric: str, seed: int) -> Study:
+def _study(root: Path, place: Path, bases: list[Base], metric: str, seed: int) -> Study:
     """The study of these settings on these data and this code: begun, or taken up."""
-    values = load_yaml(root / "params.yaml")
     deps = {one.name: one.deps for one in dag.load(place)}[STAGE]
-    own = {name: values.get(name) for name in KEPT}
-    told = [own, [(one.told(), one.log) for one in keys], metric, lineage.hashes(place, deps)]
-    name = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    folder = root / FOLDER / name
-    study = Study(folder, keys, metric, seed)
+    base, folder = tune_begun.taken(bases, root / FOLDER, metric, lineage.hashes(place, deps))
+    study = Study(folder, base.keys, metric, seed)
+    dvc_cli.say("\n  ".join([f"Tuned by {metric}:", *(one.told() for one in study.keys)]))
     if study.trials:
         where = study.path.relative_to(root)
-        dvc_cli.say(f"Taken up; trials that ended before: {len(study.ended)} ({where}).")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "params.yaml", (root / "params.yaml").read_bytes())
+        own = "" if base is bases[-1] else " What is `now` above was so when it began; its winner was written since."
+        dvc_cli.say(f"Taken up; trials that ended before: {len(study.ended)} ({where}).{own}")
+    write_atomic(folder / "params.yaml", bases[-1].text)
     return study
 
 
-def _conclude(root: Path, study: Study, before: bytes, dry_run: bool) -> int:
+def _conclude(root: Path, study: Study, now: Base, dry_run: bool) -> int:
     """Tell what came of it, and write the winner."""
-    told, changes = tune_table.conclude(root, study)
+    values = {one.key: one.now for one in now.keys}
+    told, changes = tune_table.conclude(root, study, values)
     print("\n".join(told))
     if study.best is None:
         dvc_cli.say("Not one trial has ended: give it more minutes; it goes on from where it is.")
         return dvc_cli.MISTAKE
     if not changes:
         return dvc_cli.DONE
-    problem = "--dry-run" if dry_run else _written(root / "params.yaml", before, changes)
+    problem = "--dry-run" if dry_run else _written(root / "params.yaml", study, now.text, changes)
     print(f"{problem}: nothing was written. For params.yaml:" if problem else "Written into params.yaml:")
-    print("\n".join(f"  {line}" for line in tune_table.lines(study, changes)))
+    print("\n".join(f"  {line}" for line in tune_table.lines(changes, values)))
     return dvc_cli.MISTAKE if problem and not dry_run else dvc_cli.DONE
 
 
-def _written(path: Path, before: bytes, changes: dict[str, Any]) -> str:
+def _written(path: Path, study: Study, before: bytes, changes: dict[str, Any]) -> str:
     """Why the file was left as it is; empty: it has the changes now."""
     if path.read_bytes() != before:
         return "params.yaml was changed since this began"
     try:
-        write_atomic(path, with_values(before.decode("utf-8"), changes).encode())
+        text = with_values(before.decode("utf-8"), changes)
     except InputError as error:
         return str(error)
+    tune_begun.writes(study.path.parent, parsed(text))  # first: a kill in between must not part the two
+    write_atomic(path, text.encode())
     return ""

@@ -4,37 +4,40 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from components.contracts import write_atomic, write_json
 from pipelines.settings_text import scalar
-from pipelines.tune_study import DONE, Study, Trial
+from pipelines.tune_study import DONE, LEAST_POINTS, LEAST_SHARE_OF_LOSS, Study, Trial
 
 FOLDER = "reports/tune"
 SHOWN = 12
 """Rows of the table that is printed."""
 
 
-def conclude(root: Path, study: Study) -> tuple[list[str], dict[str, Any]]:
-    """Write reports/tune/; what to tell, and what of params.yaml the best trial would change."""
+def conclude(root: Path, study: Study, now: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """Write reports/tune/; what to tell, and what of params.yaml, which has `now`, the winner changes."""
     ranked = _ranked(study)
     importance = study.importance()
-    best = study.best
-    changes = (
-        {} if best is None else {one.key: best.values[one.key] for one in study.keys if best.values[one.key] != one.now}
-    )
+    best, winner = study.best, study.winner
+    changes = {key: value for key, value in winner.values.items() if value != now[key]} if winner else {}
     verdict = _verdict(study)
+    if winner and not changes:
+        verdict.append("params.yaml has its values already.")
     whole = {
         "metric": study.metric, "keys": [one.told() for one in study.keys], "importance": importance,
-        "trials": [asdict(one) for one in study.trials], "winner": best and best.number, "verdict": verdict,
+        "trials": [asdict(one) for one in study.trials], "verdict": verdict,
+        "best": best and best.number, "winner": winner and winner.number,
     }  # fmt: skip
     write_json(root / FOLDER / "tune.json", whole)
     write_atomic(root / FOLDER / "trials.csv", _csv(study, ranked).encode())
     matters = [f"  {key}: {share:.0%}" for key, share in sorted(importance.items(), key=lambda one: -one[1])]
     told = [*_shown(study, ranked), ""]
-    told += ["What makes the trials differ (PED-ANOVA, of few trials a rough figure):", *matters, ""] if matters else []
+    if matters:
+        told += [f"What makes the trials differ (PED-ANOVA of {len(study.done)} trials, a rough figure):", *matters, ""]
     return [*told, *verdict, f"{FOLDER}/trials.csv and tune.json have all of it.", ""], changes
 
 
@@ -45,9 +48,8 @@ def words(study: Study, trial: Trial) -> str:
     return ", ".join(f"{name} {_number(trial.values[key])}" for key, name in _names(study).items())
 
 
-def lines(study: Study, changes: dict[str, Any]) -> list[str]:
+def lines(changes: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """For params.yaml, each with what it was."""
-    now = {one.key: one.now for one in study.keys}
     return [f"{key}: {scalar(value)}  (was {_number(now[key])})" for key, value in changes.items()]
 
 
@@ -57,16 +59,19 @@ def _ranked(study: Study) -> list[Trial]:
 
 
 def _verdict(study: Study) -> list[str]:
-    best, first = study.best, next((one for one in study.done if one.number == 0), None)
-    if best is None or first is None:
+    best, first, num = study.best, study.first, len(study.ended)
+    if best is None:
         return []
-    num = len(study.ended)
-    if best.number == 0:
-        return [f"What params.yaml has is the best of {num} trials. Nothing to change."]
-    pairs = ((name, best.figures.get(name), first.figures.get(name)) for name in _figures(study))
-    figures = [f"{name} {_number(mine)} (now {_number(theirs)})" for name, mine, theirs in pairs]
+    if best is first:
+        return [f"Trial 0, what params.yaml had when this began, is the best of {num}. Nothing to change."]
+    theirs = first.figures if first else {}
+    pairs = ((name, best.figures.get(name), _number(theirs.get(name)) or "none") for name in _figures(study))
+    figures = [f"{name} {_number(mine)} (trial 0: {was})" for name, mine, was in pairs]
+    least = f"{LEAST_SHARE_OF_LOSS:.0%} of trial 0's loss" if study.sign > 0 else f"{LEAST_POINTS:g} points"
+    small = f"That is less than {least} better, too little to tell from chance: params.yaml stays as it is."
     return [
         f"Best of {num}: trial {best.number}: {', '.join(figures)}.",
+        *([] if study.winner else [small]),
         "It was chosen by the validation split, so its figures there flatter it, the more the more trials there were.",
         "The test split was not looked at: run the line, and see what it says.",
     ]

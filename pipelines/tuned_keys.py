@@ -31,8 +31,8 @@ _ON_LOG_SCALE = ("rate", "weight", "weight_decay", "temperature")
 _USUAL_ENDS = ("rate", "weight", "epochs")
 _USUAL = ("num_blocks", "num_stages", "rank", "decay")
 """Of a strategy, what is tuned without being named: keys that end so, or are called so."""
-_NEVER = ("strategy", "references", "processes", "label_shares", "name")
-"""They are not what makes one model better than another here."""
+_NEVER = ("strategy", "references", "processes", "precision", "label_shares", "name")
+"""They do not make one model better than another here, or are the machine's business."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,11 @@ class Key:
         if self.whole:
             return distributions.IntDistribution(int(self.low), int(self.high), log=self.log)
         return distributions.FloatDistribution(self.low, self.high, log=self.log)
+
+    @property
+    def least(self) -> Any:
+        """The low end, or the first of the values."""
+        return self.choices[0] if self.choices else int(self.low) if self.whole else self.low
 
     def rounded(self, value: Any) -> Any:
         """As it is written: two digits say enough of a rate."""
@@ -194,6 +199,8 @@ def _among(key: str, now: Any, limits: str) -> Key:
     plain = isinstance(values, list) and all(isinstance(v, bool | int | float | str) for v in values)
     if not plain or len(values) < 2 or any(v in values[:i] for i, v in enumerate(values)):
         raise InputError("give at least two values that differ, such as KEY=[1, 2]")
+    if "auto" in values:
+        raise InputError("what auto comes to is the machine's business, so it cannot win; give values alone")
     return Key(key, now, choices=tuple(values))
 
 

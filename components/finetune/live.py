@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import csv
 import io
+from contextlib import suppress
 from typing import Any
 
+from components.contracts import write_atomic
 from components.job import Job
 
 NAME = "live.csv"
@@ -28,12 +30,10 @@ def write(job: Job, run: str, rows: list[dict[str, Any]]) -> None:
     """`rows` are all that this run has so far; those of other runs stay."""
     place = job.report(NAME)
     others: list[dict[str, Any]] = []
-    if place.exists():
+    with suppress(FileNotFoundError):  # none yet, or another process began anew just now
         others = [row for row in csv.DictReader(io.StringIO(place.read_text("utf-8"))) if row["run"] != run]
     text = io.StringIO()
     writer = csv.DictWriter(text, HISTORY, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows([*others, *({"run": run, **row} for row in rows)])
-    aside = place.with_name(f".{NAME}")
-    aside.write_text(text.getvalue(), "utf-8")
-    aside.replace(place)  # whole, but not flushed to the disk: nothing rests on it, and epochs may take milliseconds
+    write_atomic(place, text.getvalue().encode())

@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator
 
 from components import params, plugins
 from components.contracts import read_json, read_table, with_files, write_atomic, write_json
@@ -75,6 +75,14 @@ class Params(params.Params):
     processes: int = Field(ge=1, le=1024)
     """That train one model together, each on its part of a batch: one a CUDA device, or, on CPUs, each with run.threads
     threads. On several machines torchrun starts them, and this is their number in all."""
+
+    @field_validator("batch_size", mode="wrap")
+    @classmethod
+    def _number_or_auto(cls, size: Any, read: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return read(size)
+        except ValidationError:
+            raise ValueError("give a whole number from 2 to 4096, or auto") from None
 
     @field_validator("label_shares")
     @classmethod

