@@ -112,7 +112,7 @@ def test_keys_can_be_named_with_limits_of_their_own() -> None:
         ("learning_rate=1e-3..2", "learning_rate: .*less than or equal to 1"),
         ("batch_size=[16]", "at least two values"),
         ("batch_size=[16, 16]", "at least two values"),
-        ("batch_size=[16, 1]", "(?s)batch_size.*greater than or equal to 2"),
+        ("batch_size=[16, 1]", "(?s)batch_size.*given: 1"),
         ("batch_size=[16", "not valid YAML"),
         ("schedule=1..2", "it is no number"),
         ("precision", "no such key"),
