@@ -38,7 +38,7 @@ class Plan:
 
 def for_images(num: int, num_labels: int, side: int) -> Plan:
     """`side`: of a typical image, in pixels."""
-    num_train, shares = _split(num)
+    num_train, shares = split(num)
     few = _few(num_train, num_labels)
     steps = ((300, 15), (1500, 10), (5000, 6), (20_000, 4))
     epochs = 20 if few else next((e for most, e in steps if num_train < most), 2)
@@ -54,7 +54,7 @@ def for_images(num: int, num_labels: int, side: int) -> Plan:
 
 def for_texts(num: int, num_labels: int, typical: float, most: float) -> Plan:
     """`typical` and `most`: tokens of a typical text, and of all but the longest ones."""
-    num_train, shares = _split(num)
+    num_train, shares = split(num)
     steps = ((1500, 4), (5000, 3), (20_000, 2))
     epochs = next((e for most_samples, e in steps if num_train < most_samples), 1)
 
@@ -71,7 +71,8 @@ def for_texts(num: int, num_labels: int, typical: float, most: float) -> Plan:
     return _plan(num, num_train, shares, strategy, size, seconds(size, epochs))
 
 
-def _split(num: int) -> tuple[int, dict[str, float]]:
+def split(num: int) -> tuple[int, dict[str, float]]:
+    """Training samples, and the shares of the split."""
     test = 0.2 if num < 300 else 0.15 if num <= 20_000 else 0.1
     return round(num * (1 - 2 * test)), {"train": round(1 - 2 * test, 2), "validation": test, "test": test}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from components.finetune import course, loop
 from components.finetune.batches import Data
 from components.finetune.course import Course
 from components.finetune.phases import Phase, Start
+from components.finetune.scaling import on_scale
 from components.finetune.team import ALONE
 from components.job import Job
 from components.model import TransferModel
@@ -40,14 +41,14 @@ def network() -> TransferModel:
     return TransferModel(choice.load().build(choice.params), 3)
 
 
-def data(rows: np.ndarray, targets: np.ndarray) -> Data:
+def data(rows: np.ndarray, targets: np.ndarray, name: str = "s") -> Data:
     """A split of these rows."""
-    return Data(rows, targets, tuple(f"s{i}" for i in range(len(rows))), lambda r: (np.asarray(r),))
+    return Data(rows, targets, tuple(f"{name}{i}" for i in range(len(rows))), lambda r: (np.asarray(r),))
 
 
-def pixels(n: int = 24) -> tuple[np.ndarray, np.ndarray]:
+def pixels(n: int = 24, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Noise images float32 [N, 3, 32, 32] whose label is the bright channel, and the labels."""
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(seed)
     targets = np.arange(n) % 3
     rows = rng.normal(0, 0.3, (n, 3, 32, 32)).astype(np.float32)
     rows[np.arange(n), targets] += 1.5
@@ -97,16 +98,24 @@ def start(
     )  # fmt: skip
 
 
+def scaled(phase: Phase, begun: Start) -> AbstractContextManager[None]:
+    """As a line has it for a pretrained network."""
+    head = begun.model.head
+    if phase.cached:
+        return on_scale(head, begun.train.rows, each=True)
+    return on_scale(head, features(begun.model, begun.train.rows), each=False)
+
+
 def run(
     name: str, place: Path, options: dict[str, Any], model: TransferModel | None = None, **changed: Any
 ) -> tuple[TransferModel, Course]:
     """A whole run of a strategy on the bright channels."""
     choice = plugins.choose("finetune.strategies", {"name": name, **options})
     model = model or network()
-    whole = data(*pixels())
+    whole = {"train": data(*pixels()), "validation": data(*pixels(15, seed=5), "v")}
     place.mkdir(parents=True, exist_ok=True)
     done = course.run(
-        model, choice.load().phases(choice.params), lambda phase: start(model, phase, place, whole, **changed),
-        {"train": whole, "validation": whole}, lambda phase, begun: nullcontext(), place, name,
+        model, choice.load().phases(choice.params),
+        lambda phase: start(model, phase, place, *whole.values(), **changed), whole, scaled, place, name,
     )  # fmt: skip
     return model, done

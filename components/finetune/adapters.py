@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -123,10 +124,28 @@ def _watched(network: nn.Module, layers: Mapping[str, nn.Module], inputs: list[t
 
     handles = [layer.register_forward_hook(partial(hook, name)) for name, layer in layers.items()]
     network.eval()
-    output = network(*inputs)
-    for handle in handles:
-        handle.remove()
-    return output
+    try:
+        with _in_float32():
+            return network(*inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _in_float32() -> Iterator[None]:
+    """Within it products are of 24 bits on a GPU too, which by itself takes 11 for convolutions: two of them then
+    differ by more than a rounding may."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        cudnn = torch.backends.cudnn
+        with cudnn.flags(
+            enabled=cudnn.enabled, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False
+        ):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _off(found: torch.Tensor, expected: torch.Tensor, scale: torch.Tensor) -> float:

@@ -59,6 +59,8 @@ RIDGE = 0.1
 MOST, SOME = 1000, 256
 """Samples that tell what is held, and those that tell the distance."""
 LAYER_NORM_RATE = 1e-4
+MOST_EPOCHS = 1000
+"""That strategies take."""
 
 ORDERS = {
     ("held", "few"): ("linear_probe", "full", "wise_ft", "llrd"),
@@ -111,6 +113,8 @@ class Given:
     epochs: int
     learning_rate: float | None
     """Of the pretrained weights; None: the strategy's own."""
+    capped: str = ""
+    """That there would be more epochs, in words."""
 
     def choice(self, name: str) -> Choice:
         """A strategy as it would be trained; passes over cached features cost nothing, so they stay its own."""
@@ -160,7 +164,18 @@ def given(line: Line, epochs: int, min_steps: int, learning_rate: float | None) 
     if learning_rate is None and any("LayerNorm" in kind or "RMSNorm" in kind for kind in kinds):
         learning_rate = LAYER_NORM_RATE
     steps = num_batches(facts.num_samples, line.settings.batch_size)
-    return Given(facts, max(epochs, math.ceil(min_steps / steps)), learning_rate)
+    wanted = max(epochs, math.ceil(min_steps / steps))
+    return Given(facts, min(wanted, MOST_EPOCHS), learning_rate, capped(wanted, steps, min_steps))
+
+
+def capped(wanted: int, steps: int, min_steps: int) -> str:
+    """Why there are fewer steps than were asked for; nothing where there are not."""
+    if wanted <= MOST_EPOCHS:
+        return ""
+    return (
+        f"min_steps: {min_steps} would take {wanted} epochs of {steps} steps; {MOST_EPOCHS} are the most, "
+        f"{MOST_EPOCHS * steps} steps"
+    )
 
 
 def measured(line: Line, model: TransferModel) -> Facts:

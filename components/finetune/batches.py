@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -140,6 +140,6 @@ def batches(data: Data, settings: Settings, epoch: int, threads: int, team: Team
         needed = np.unique(np.concatenate([own, other]))  # partners may be of another process's part
         (pixels,) = inputs(batch[needed])
         pixels = mix.apply(pixels[np.searchsorted(needed, own)], pixels[np.searchsorted(needed, other)])
-        return Batch((pixels,), batch[own], len(batch), Mix(batch[other], mix.share, mix.box))
+        return Batch((pixels,), batch[own], len(batch), replace(mix, partners=batch[other]))
 
     return samples.in_threads(make, enumerate(found), threads)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from components.contracts import write_atomic
-from components.finetune import loop
+from components.finetune import loop, memory
 from components.finetune.batches import Data
 from components.finetune.checkpoints import State
 from components.finetune.phases import End, Phase, Start
@@ -58,14 +58,15 @@ def run(
     for number, phase in enumerate(phases):
         if phase.begins_after is not None:
             model.load_state_dict(ended.of(phase.begins_after))
-        start = start_of(phase)
-        with scaled(phase, start):
-            state = loop.train_phase(start, phase, keep / f"{number}.safetensors", title, history)
-        figures = {k: v for k, v in state.history[state.best_epoch - 1].items() if k.startswith("validation_")}
-        if phase.finish is not None:
-            end = _end(start, whole, ended)
-            found |= phase.finish(end)
-            figures = end.judge()
+        with memory.told(f"{title} {phase.name}, before or after its epochs"):
+            start = start_of(phase)
+            with scaled(phase, start):
+                state = loop.train_phase(start, phase, keep / f"{number}.safetensors", title, history)
+            figures = {k: v for k, v in state.history[state.best_epoch - 1].items() if k.startswith("validation_")}
+            if phase.finish is not None:
+                end = _end(start, whole, ended, state.pieces)
+                found |= phase.finish(end)
+                figures = end.judge()
         ended.add(number, model)
         history += [{**row, "epoch": len(history) + 1 + i} for i, row in enumerate(state.history)]
         seen += state.num_samples_seen
@@ -73,14 +74,16 @@ def run(
     return Course(history, len(history) - len(state.history) + state.best_epoch, seen, found, figures, pieces)
 
 
-def _end(start: Start, whole: dict[str, Data], ended: _Ended) -> End:
-    batch, device = start.settings.batch_size, start.fabric.device
+def _end(start: Start, whole: dict[str, Data], ended: _Ended, pieces: int) -> End:
+    """`pieces`: in how many memory was enough for a batch."""
+    batch, device = max(memory.SMALLEST, start.settings.batch_size // pieces), start.fabric.device
+    settings = replace(start.settings, batch_size=batch)
 
     def judge() -> dict[str, float]:
         return loop.measure(start.model, whole["validation"], start.decision, batch, device, start.team)
 
     def renew() -> None:
-        loop.renew_statistics(start.model, whole["train"], start.settings, device)
+        loop.renew_statistics(start.model, whole["train"], settings, device)
 
     return End(start, ended.of, judge, renew)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import nn
 
 from components import quality, samples
 from components.finetune import hardware
-from components.finetune.batches import Data
+from components.finetune.batches import Data, cuts
 from components.finetune.team import ALONE, Team
 
 if TYPE_CHECKING:
@@ -56,11 +56,25 @@ def _by_label(targets: np.ndarray, decided: np.ndarray) -> dict[str, float]:
     return {f"validation_{name}": float(v[present].mean()) if present.any() else 0.0 for name, v in figures.items()}
 
 
+@torch.no_grad()
 def renew_statistics(network: nn.Module, data: Data, settings: Settings, device: torch.device) -> None:
-    """Running statistics of batch normalisation become the means over the samples: those of weights that were averaged
-    are neither's (Izmailov et al., Averaging weights leads to wider optima, UAI 2018, section 3.2). Of networks with
-    one input: those for texts have no batch normalisation."""
+    """Running statistics of batch normalisation become the means over the samples of what batches as in training have:
+    those of weights that were averaged are neither's (Izmailov et al., Averaging weights leads to wider optima, UAI
+    2018, section 3.2). A batch counts by its samples."""
+    norms: list[Any] = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = [norm for norm in norms if norm.track_running_stats]
+    if not norms:
+        return
     torch.manual_seed(samples.keyed_seed(settings.seed, "statistics"))  # of dropout
-    starts = range(0, len(data.rows), settings.batch_size)
-    given = (torch.from_numpy(data.collate(data.rows[at : at + settings.batch_size])[0]) for at in starts)
-    torch.optim.swa_utils.update_bn(given, network, device)
+    momenta, training, seen = [norm.momentum for norm in norms], network.training, 0
+    for norm in norms:
+        norm.reset_running_stats()
+    network.train()
+    for cut in cuts(len(data.rows), data.lengths, data.kinds, settings.batch_size, settings.seed, 0):
+        seen += len(cut)
+        for norm in norms:
+            norm.momentum = len(cut) / seen  # of the first 1, so nothing is left of what was before
+        network(*(hardware.put(a, device) for a in data.collate(data.rows[np.sort(cut)])))
+    for norm, momentum in zip(norms, momenta):
+        norm.momentum = momentum
+    network.train(training)

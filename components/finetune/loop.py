@@ -22,10 +22,20 @@ from components.finetune.batches import batches, num_batches
 from components.finetune.checkpoints import State
 from components.finetune.judging import measure, renew_statistics
 from components.finetune.phases import Phase, Start
-from components.finetune.stepping import Place, TrainingError, Work, freeze_all_but, gradients, move, set_up
+from components.finetune.stepping import (
+    Place,
+    RateTooHigh,
+    TrainingError,
+    Work,
+    freeze_all_but,
+    gradients,
+    likely,
+    move,
+    set_up,
+)
 from components.finetune.team import digest
 
-__all__ = ["Settings", "TrainingError", "freeze_all_but", "measure", "renew_statistics", "train_phase"]
+__all__ = ["RateTooHigh", "Settings", "TrainingError", "freeze_all_but", "measure", "renew_statistics", "train_phase"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +78,8 @@ def train_phase(start: Start, phase: Phase, keep: Path, title: str, earlier: Seq
             train_loss, rate = _train_epoch(work, state.epoch, what)
         with callback.judged():
             batch = max(1, start.settings.batch_size // work.pieces.num)
-            figures = measure(work.wrapped, start.validation, start.decision, batch, start.fabric.device, team)
+            with memory.told(f"{what}, on validation"):
+                figures = measure(work.wrapped, start.validation, start.decision, batch, start.fabric.device, team)
             state = _after_epoch(work, state, figures, train_loss, rate)
             if state.best_epoch == state.epoch:
                 best = {k: v.detach().cpu().clone() for k, v in work.trained.state_dict().items()}
@@ -109,7 +120,7 @@ def _train_epoch(work: Work, epoch: int, what: str) -> tuple[float, float]:
     for step, batch in enumerate(job.progress(given, what, steps)):
         at = epoch * steps + step
         share = _set_rates(work, at, work.phase.epochs * steps)
-        place = Place(work, epoch + 1, step + 1, at, share * max(work.rates), batch)
+        place = Place(work, epoch + 1, step + 1, at, share, batch)
         total += gradients(place) * batch.num
         move(place)
         work.callback.after_step()
@@ -141,9 +152,9 @@ def _after_epoch(work: Work, state: State, figures: dict[str, float], train_loss
     phase, settings = work.phase, work.start.settings
     row = {"phase": phase.name, "epoch": state.epoch + 1, "train_loss": train_loss, **figures, "learning_rate": rate}
     if not math.isfinite(figures["validation_loss"]):
-        raise TrainingError(
-            f"the loss on validation is {figures['validation_loss']} after epoch {state.epoch + 1} of {phase.name}. "
-            "Most likely the learning rate is too high: lower finetune.strategy.learning_rate."
+        raise RateTooHigh(
+            f"the loss of {work.title} on validation is {figures['validation_loss']} after epoch {state.epoch + 1} of "
+            f"{phase.name}. {likely(work, 1.0)}"
         )
     better = figures["validation_loss"] < state.best_loss
     epoch = state.epoch + 1

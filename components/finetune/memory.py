@@ -11,12 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from components.contracts import InputError
 
 SMALLEST = 2
 """Samples of a piece: one alone has no statistics."""
 _WORDS = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 _REMEDY = "Take a smaller image size or backbone, or a strategy that trains less (linear_probe, partial, lora)"
 
 
@@ -60,6 +62,14 @@ def told(what: str) -> Iterator[None]:
         if not ran_out(error):
             raise
         raise OutOfMemory(f"memory ran out in {what}, and not in what can be computed in pieces. {_REMEDY}") from None
+
+
+def moving(network: nn.Module) -> Iterator[torch.Tensor]:
+    """The running statistics that a step in training moves; other buffers, a table of word vectors among them, can be
+    large, and stay as they are."""
+    for module in network.modules():
+        if module.training:
+            yield from (b for name, b in module.named_buffers(recurse=False) if name in _STATISTICS)
 
 
 def kept(buffers: Iterable[torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tensor]]:

@@ -6,7 +6,7 @@ Drawn for the batch as a whole by (seed, epoch, batch), so several processes mix
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,17 +26,20 @@ class Mix:
     """Of the sample's own in the mixture, at least 1/2: a mixture is named by what most of it is."""
     box: tuple[slice, slice] | None
     """CutMix: rows and columns of the image that are the partner's. None: Mixup, all of the image is of both."""
+    own_inside: bool = False
+    """The box is the sample's own, and what is around it the partner's: it is more than half of the image."""
 
     def part(self, which: Array | slice) -> Mix:
         """The same for some of the samples."""
-        return Mix(self.partners[which], self.share, self.box)
+        return replace(self, partners=self.partners[which])
 
     def apply(self, own: Array, other: Array) -> Array:
         """Mixed network inputs float32 [n, channels, height, width]."""
         if self.box is None:
             return np.asarray(self.share * own + (1 - self.share) * other, dtype=own.dtype)
-        mixed = own.copy()
-        mixed[:, :, self.box[0], self.box[1]] = other[:, :, self.box[0], self.box[1]]
+        inside, around = (own, other) if self.own_inside else (other, own)
+        mixed = around.copy()
+        mixed[:, :, self.box[0], self.box[1]] = inside[:, :, self.box[0], self.box[1]]
         return mixed
 
 
@@ -44,24 +47,25 @@ def draw(num: int, mixup: float, cutmix: float, sides: tuple[int, int], seed: in
     """For a batch of `num` samples, `partners` by place in the batch; `sides` are the images' height and width.
 
     The share is of Beta(alpha, alpha): Zhang et al., mixup, ICLR 2018, equation 1; Yun et al., CutMix, ICCV 2019,
-    section 3.1. Where both are asked for, each batch takes one of them, by a fair coin. A share below 1/2 is mirrored:
-    pairs are drawn at random, so that changes only which of the two is called the sample.
+    section 3.1. Where both are asked for, each batch takes one of them, by a fair coin. Where less than half of the
+    mixture would be the sample's own, the two change places: pairs are drawn at random, so that changes only which of
+    them is called the sample.
     """
     rng = samples.keyed_rng(seed, epoch, f"mixing of batch {batch}")
     partners = rng.permutation(num)
     cut = cutmix > 0 and (mixup == 0 or rng.random() < 0.5)
     alpha = cutmix if cut else mixup
     drawn = float(rng.beta(alpha, alpha))
-    share = max(drawn, 1 - drawn)
     if not cut:
-        return Mix(partners, share, None)
+        return Mix(partners, max(drawn, 1 - drawn), None)
     height, width = sides
-    half = np.sqrt(1 - share) / 2 * np.array([height, width])
+    half = np.sqrt(1 - drawn) / 2 * np.array([height, width])
     centre = rng.integers(0, [height, width])
     low = np.clip(np.round(centre - half), 0, [height, width]).astype(int)
     high = np.clip(np.round(centre + half), 0, [height, width]).astype(int)
-    area = int(np.prod(high - low))
-    return Mix(partners, 1 - area / (height * width), (slice(low[0], high[0]), slice(low[1], high[1])))
+    area = int(np.prod(high - low)) / (height * width)
+    box = (slice(low[0], high[0]), slice(low[1], high[1]))
+    return Mix(partners, max(area, 1 - area), box, own_inside=area > 0.5)
 
 
 def must_be_images(inputs: Sequence[Array], task: str) -> None:

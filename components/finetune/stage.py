@@ -16,6 +16,8 @@ Does not check: quality. The test split is not read here.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -114,17 +116,20 @@ def train(params: Params, job: Job, team: Team) -> dict[str, float]:
     line = Line(params, job, chosen, read_json(job.source("augment", "policy.json")), table, team)
     rows: list[dict[str, Any]] = []
     metrics: dict[str, float] = {}
-    taken, advice = _taken(params.strategy, line)
+    with _rates_named(params, "main"):
+        taken, advice = _taken(params.strategy, line)
     plans = _plans(params, taken, chosen)
     for share, given, (plan, (strategy, phases, pretrained)) in shares.each(line, params.label_shares, plans):
         name = shares.named(plan, share)
-        done = given.train(name, strategy, shares.as_long(phases, share), pretrained)
+        with _rates_named(params, plan):
+            done = given.train(name, strategy, shares.as_long(phases, share), pretrained)
         if team.rank:
             continue
         folder = job.out(f"runs/{name}/run.json").parent
         record = shares.told(done.record, given, share)
         if plan == "main" and advice["asked"]:
-            record = replace(record, note="; ".join(filter(None, (record.note, advice["headline"]))))
+            of = "" if share == 1 else "the strategy was chosen on all labels: "
+            record = replace(record, note="; ".join(filter(None, (record.note, of + advice["headline"]))))
         save_run(folder, done.model, record)
         own = [{"run": name, **row} for row in done.course.history]
         _write_csv(folder / "history.csv", own)
@@ -145,6 +150,21 @@ def train(params: Params, job: Job, team: Team) -> dict[str, float]:
     _picture(rows, job.report("curves.png"))
     line.forget()
     return metrics
+
+
+@contextmanager
+def _rates_named(params: Params, plan: str) -> Iterator[None]:
+    """Within it an error that a learning rate may be the cause of says where that is set."""
+    from components.finetune.stepping import RateTooHigh
+
+    try:
+        yield
+    except RateTooHigh as error:
+        keys = [f"finetune.strategy.{key}" for key in params.strategy.spec() if "learning_rate" in key]
+        remedy = f"Lower {' or '.join(keys)}."
+        if plan != "main":
+            remedy = f"{plan} has a rate of its own: lower finetune.max_gradient_norm, or take it out of references."
+        raise RateTooHigh(f"{error} {remedy}") from None
 
 
 def _taken(strategy: Choice, line: Line) -> tuple[Choice, dict[str, Any]]:
@@ -169,8 +189,9 @@ def _plans(
     plans = {"main": (strategy.spec(), phases, True)}
     for reference in params.references:
         if reference == "frozen_probe":
-            probe = plugins.choose("finetune.strategies", {"name": "linear_probe", "epochs": epochs})
-            plans[reference] = (probe.spec(), probe.load().phases(probe.params), True)
+            probe = plugins.choose("finetune.strategies", "linear_probe")
+            alone = [replace(p, epochs=epochs) for p in probe.load().phases(probe.params)]  # more than it takes itself
+            plans[reference] = ({**probe.spec(), "epochs": epochs}, alone, True)
         else:
             rate = plugins.load("backbones", chosen["backbone"]["name"]).SCRATCH_LEARNING_RATE
             spec = {"name": "from_scratch", "epochs": epochs, "learning_rate": rate}

@@ -17,9 +17,16 @@ from components.finetune.batches import Batch
 from components.finetune.memory import Pieces
 from components.finetune.phases import Callback, Phase, Start, Step
 
+NAMED = 3
+"""Optimiser groups that an error names."""
+
 
 class TrainingError(InputError):
     """Training cannot go on: the loss, or its gradient, is not a number any more."""
+
+
+class RateTooHigh(TrainingError):
+    """Most likely because of a learning rate; who knows the strategy's settings can say which to lower."""
 
 
 @dataclass(frozen=True)
@@ -93,18 +100,20 @@ class Place:
     step: int
     at: int
     """Number of the step in the phase, from 0."""
-    rate: float
+    share: float
+    """Of the learning rates, by the schedule."""
     batch: Batch
 
     def must_be_a_number(self, value: float, what: str) -> None:
         """Raises TrainingError with the likely cause."""
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"{what} of {self.work.title} is {value} in epoch {self.epoch}, step {self.step}, at learning rate "
-                f"{self.rate:.2g}. {self._cause()}"
-            )
+        if math.isfinite(value):
+            return
+        told = f"{what} of {self.work.title} is {value} in epoch {self.epoch}, step {self.step}"
+        if wrong := self._wrong_inputs():
+            raise TrainingError(f"{told}. {wrong}")
+        raise RateTooHigh(f"{told}. {likely(self.work, self.share)}")
 
-    def _cause(self) -> str:
+    def _wrong_inputs(self) -> str:
         wrong = [not bool(torch.isfinite(torch.from_numpy(a)).flatten(1).all()) for a in self.batch.inputs]
         if any(wrong):
             which = torch.stack([torch.isfinite(torch.from_numpy(a)).flatten(1).all(1) for a in self.batch.inputs])
@@ -113,11 +122,18 @@ class Place:
                 f"The network was given values that are no numbers, of {len(ids)} samples, the first {ids[0]}: "
                 "look at augment.policy and at the preprocessing's mean and std."
             )
-        exact = self.work.start.settings.precision == "32-true"
-        return (
-            "Most likely the rate is too high: lower finetune.strategy.learning_rate (and backbone_learning_rate)"
-            + ("." if exact else ", or set finetune.precision: 32.")
-        )
+        return ""
+
+
+def likely(work: Work, share: float) -> str:
+    """The likely cause of what is no number: the learning rates, the highest first, at a share by the schedule."""
+    groups = [(str(g.get("name", i)), rate) for i, (g, rate) in enumerate(zip(work.optimiser.param_groups, work.rates))]
+    groups.sort(key=lambda group: -group[1])
+    rates = ", ".join(f"{rate * share:.2g} ({name})" for name, rate in groups[:NAMED])
+    more = f" and {len(groups) - NAMED} lower ones" if len(groups) > NAMED else ""
+    exact = work.start.settings.precision == "32-true"
+    remedy = "." if exact else ", or the numbers too short: finetune.precision: 32 has longer ones."
+    return f"Most likely a learning rate is too high: {rates}{more}{remedy}"
 
 
 def gradients(place: Place) -> float:
@@ -125,7 +141,7 @@ def gradients(place: Place) -> float:
     is the batch's mean."""
     work = place.work
     while True:
-        before = memory.kept(work.trained.buffers())
+        before = memory.kept(memory.moving(work.trained))
         torch.manual_seed(samples.keyed_seed(work.start.settings.seed, work.phase.name, place.at, *work.start.team.key))
         work.optimiser.zero_grad()
         try:
@@ -133,6 +149,7 @@ def gradients(place: Place) -> float:
         except RuntimeError as error:
             if not memory.ran_out(error):
                 raise
+        work.seen.clear()  # they hold the failed step's graph
         memory.put_back(before)
         work.pieces.double(len(place.batch.places), work.start.team.size)
         work.start.job.say(

@@ -70,7 +70,8 @@ class Bench:
         given = self.known[cell.set]
         table = sets.dealt(self.table(cell.set), given, cell.seed, cell.shots)
         num = table["split"].value_counts()
-        options = plans.trained_by(cell.strategy, self.section, given.num_epochs(int(num["train"])), given.rate)
+        training = plans.Training(int(num["train"]), int(table["label"].nunique()), given)
+        options = plans.trained_by(cell.strategy, self.section, training)
         told = {
             **vars(cell),
             "options": options.strategy.spec(),

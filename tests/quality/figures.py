@@ -289,7 +289,7 @@ def _rule(measured: Measured) -> str:
         sure = [f"{p[0]} {p[1]}" for p, g in missed.items() if g.below(-TOLERANCE)]
         worst = min(gains, key=lambda p: gains[p].value)
         lines.append(
-            f"- {strategy}{' (params.yaml as it is)' if strategy == plans.DEFAULT else ''}: "
+            f"- {strategy}{' (as `new` plans it)' if strategy == plans.DEFAULT else ''}: "
             + ("yes" if not missed else f"no, missed in {len(missed)} of {len(gains)} places")
             + f"; worst {gains[worst].value:+.1f} points in {worst[0]} {worst[1]}"
             + (f"; surely missed in {', '.join(sure)}" if sure else "")
@@ -300,7 +300,7 @@ def _rule(measured: Measured) -> str:
 
 def conclusion(measured: Measured, strategy: str) -> str:
     """The rule's answer for a row: of the promise as a whole only where all of the table was measured."""
-    name = "The default (params.yaml as it is)" if strategy == plans.DEFAULT else f"{strategy} at the table's budget"
+    name = "The default (as `new` plans it)" if strategy == plans.DEFAULT else f"{strategy} at the table's budget"
     asked = [(name, shots) for name in plans.SETS for shots in plans.SHOTS]
     seeds = {place: num for place in asked if (num := measured.seeds(strategy, place))}
     gains = {place: gain for place in seeds if (gain := measured.gain(strategy, place, measured.best(place)))}

@@ -14,9 +14,11 @@ from quality.sets import Set
 from components import plugins
 from components.finetune import stage
 from components.plugins import Choice
+from pipelines import plans as by_new
 
 DEFAULT = "default"
-"""The row that trains exactly as section finetune of params.yaml says: its strategy, epochs, batches, patience."""
+"""The row of what a user gets who names nothing: section finetune of params.yaml with the strategy, epochs and batch
+size that `python -m pipelines new` plans for so many samples."""
 FIRST = ("linear_probe", "full", DEFAULT)
 TELLING = ("16", sets.ALL, "5", "50")
 """In what order numbers of shots are measured, and strategies: the most telling first."""
@@ -29,8 +31,8 @@ ALONE = {"references": [], "label_shares": [], "processes": 1}
 LOOP = {**ALONE, "batch_size": 16, "precision": "32", "patience": 1000}
 """What differs from params.yaml in every row but `default`. Nothing stops early: all see the same samples."""
 BACKBONE_RATES = ("backbone_learning_rate", "backbone_learning_rates")
-TRIED = ((1, 1.0), (2, 1.0), (3, 1.0), (12, 1.0), (24, 1.0), (12, 0.1))
-"""Epochs and rates at which a strategy's options are taken into the digest, which is the same for all sets."""
+TRIED = (20, 50, 160, 500, 1000)
+"""Training samples, of ten labels, at which a strategy's options are taken into the digest."""
 
 Options = Callable[[int], dict[str, Any]]
 OPTIONS: dict[str, Options] = {
@@ -94,15 +96,36 @@ def chosen(strategy: str, epochs: int, rate: float) -> Choice:
     return plugins.choose("finetune.strategies", {"name": name, **options})
 
 
-def trained_by(strategy: str, section: dict[str, Any], epochs: int, rate: float) -> stage.Params:
-    """Section finetune of a cell. `epochs` and `rate` are for all rows but `default`, which has the section's own."""
-    own = ALONE if strategy == DEFAULT else {**LOOP, "strategy": chosen(strategy, epochs, rate).spec()}
-    return stage.Params.model_validate({**section, **own})
+@dataclass(frozen=True)
+class Training:
+    """What a cell has to learn from."""
+
+    samples: int
+    labels: int
+    given: Set
+
+    def planned(self) -> dict[str, Any]:
+        """What `python -m pipelines new` would write into section finetune."""
+        total = next(n for n in range(self.samples, 3 * self.samples) if by_new.split(n)[0] >= self.samples)
+        if self.given.task == "text_classification":
+            tokens = int(self.given.backbone["max_tokens"])
+            plan = by_new.for_texts(total, self.labels, tokens, tokens)
+        else:
+            plan = by_new.for_images(total, self.labels, int(self.given.backbone["image_size"]))
+        return {"strategy": plan.strategy, "batch_size": plan.batch_size}
+
+
+def trained_by(strategy: str, section: dict[str, Any], training: Training) -> stage.Params:
+    """Section finetune of a cell."""
+    if strategy == DEFAULT:
+        return stage.Params.model_validate({**section, **ALONE, **training.planned()})
+    epochs, rate = training.given.num_epochs(training.samples), training.given.rate
+    return stage.Params.model_validate({**section, **LOOP, "strategy": chosen(strategy, epochs, rate).spec()})
 
 
 def digest(strategy: str, given: Set, section: dict[str, Any], threads: int) -> str:
     """Of all that decides a row's cells beside the code: LOOP/SET/STRATEGY, each of which may be compared alone."""
-    options = [trained_by(strategy, section, epochs, rate) for epochs, rate in TRIED]
+    options = [trained_by(strategy, section, Training(num, 10, given)) for num in TRIED]
     loop = {**options[0].model_dump(mode="json", exclude={"strategy", *ALONE}), "threads": threads}
     data = {key: value for key, value in asdict(given).items() if key not in ("name", "make")}
     data |= {"validation": sets.VALIDATION, "min_validation": sets.MIN_VALIDATION}

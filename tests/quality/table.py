@@ -11,7 +11,8 @@ options: stop it when you like, and start it again. A strategy with other option
 
 What is compared, and what is not: see plans.py (options, equal budgets) and sets.py (data, sizes, splits). Rates are
 the strategies' own defaults, for MiniLM a tenth of them: nothing is tuned for a set, for none of them. The row
-`default` is what ships instead: section finetune of params.yaml, unchanged; its policy (section augment) is not in it.
+`default` is what a user gets who names nothing: section finetune of params.yaml with what `python -m pipelines new`
+plans for so many samples; its policy (section augment) is not in it.
 A line bears a digest of all that decides it beside the code; where that has changed, the cell is measured anew.
 """
 

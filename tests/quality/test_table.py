@@ -126,7 +126,7 @@ def test_what_auto_takes_has_the_budget_of_the_others(
     tmp_path: Path, cost: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = _bench(tmp_path)
-    options = plans.trained_by("auto", bench.section, 2, TINY.rate)
+    options = plans.trained_by("auto", bench.section, plans.Training(12, 3, TINY))
     dealt = sets.dealt(bench.table("tiny"), TINY, 0, "5")
     job = cells.Quiet.at(tmp_path, "quality", task=TINY.task, threads=1)
     line = bench.line(job, TINY, options, dealt)
@@ -148,22 +148,27 @@ def test_what_auto_takes_has_the_budget_of_the_others(
         assert _passes(facts.choice(name)) == expected, name
 
 
-def test_the_row_default_trains_as_params_yaml_says() -> None:
+def test_the_row_default_trains_as_new_plans_it() -> None:
     section = params.load_yaml(cells.HOME / "params.yaml")["finetune"]
-    own = plans.trained_by(plans.DEFAULT, section, 24, 0.1).model_dump(mode="json")
-    alone = {"references", "label_shares", "processes"}
+    digits, spam = sets.SETS["digits"], sets.SETS["spam"]
+
+    def planned(num: int, given: sets.Set = digits) -> dict[str, Any]:
+        return plans.trained_by(plans.DEFAULT, section, plans.Training(num, 10, given)).model_dump(mode="json")
+
+    few, some, many, texts = planned(50), planned(160), planned(1000), planned(160, spam)
+    assert [one["strategy"]["name"] for one in (few, some, many, texts)] == ["linear_probe", "full", "full", "full"]
+    assert [one["batch_size"] for one in (few, some, many)] == [8, 16, 32]
+    assert some["strategy"]["epochs"] > many["strategy"]["epochs"]
+    assert texts["strategy"]["backbone_learning_rate"] < some["strategy"]["backbone_learning_rate"]
+    own = {"references", "label_shares", "processes", "strategy", "batch_size"}
     stated = stage.Params.model_validate(section).model_dump(mode="json")
-    assert {k: v for k, v in own.items() if k not in alone} == {k: v for k, v in stated.items() if k not in alone}
-    assert plans.trained_by("full", section, 24, 0.1).batch_size != section["batch_size"]
+    assert {k: v for k, v in some.items() if k not in own} == {k: v for k, v in stated.items() if k not in own}
 
 
 def test_the_row_default_is_measured_in_its_own_batches(tmp_path: Path) -> None:
-    bench = _bench(tmp_path)
-    bench.section = {**bench.section, "strategy": {"name": "full", "epochs": 3}, "batch_size": 4}
-    line = bench.run(Cell("tiny", 0, "5", plans.DEFAULT))
+    line = _bench(tmp_path).run(Cell("tiny", 0, "5", plans.DEFAULT))
     assert line is not None
-    assert (line["trained"], line["options"]["epochs"]) == ("full", 3)
-    assert line["num_samples_seen"] == 3 * line["num_train"]
+    assert (line["trained"], line["options"]["epochs"]) == ("linear_probe", 20)
 
 
 CHANGES: list[Callable[[Bench], Any]] = [
@@ -328,10 +333,10 @@ WHOLE = tuple((name, shots) for name in plans.SETS for shots in plans.SHOTS)
 @pytest.mark.parametrize(
     ("probe", "full", "default", "said"),
     [
-        (0.7, 0.8, 0.8, ("The default (params.yaml as it is) keeps", "full at the table's budget keeps")),
-        (0.8, 0.7, 0.8, ("The default (params.yaml as it is) keeps", "full at the table's budget breaks")),
-        (0.7, 0.8, 0.7, ("The default (params.yaml as it is) breaks the promise in digits 5,", "full at the table's")),
-        (0.7, 0.698, 0.7, ("The default (params.yaml as it is) keeps", "full at the table's budget keeps")),
+        (0.7, 0.8, 0.8, ("The default (as `new` plans it) keeps", "full at the table's budget keeps")),
+        (0.8, 0.7, 0.8, ("The default (as `new` plans it) keeps", "full at the table's budget breaks")),
+        (0.7, 0.8, 0.7, ("The default (as `new` plans it) breaks the promise in digits 5,", "full at the table's")),
+        (0.7, 0.698, 0.7, ("The default (as `new` plans it) keeps", "full at the table's budget keeps")),
     ],
 )
 def test_the_rule_for_the_default(
@@ -347,9 +352,9 @@ def test_the_rule_for_the_default(
 @pytest.mark.parametrize(
     ("places", "seeds", "said"),
     [
-        (WHOLE[:3], 5, "So far, in 3 of 16 places, 5 of 5 seeds: The default (params.yaml as it is) keeps the promise. "
+        (WHOLE[:3], 5, "So far, in 3 of 16 places, 5 of 5 seeds: The default (as `new` plans it) keeps the promise. "
                        "Not measured at all: mnist, emoji, spam."),
-        (WHOLE, 4, "So far, in 16 of 16 places, 4 of 5 seeds: The default (params.yaml as it is) keeps the promise."),
+        (WHOLE, 4, "So far, in 16 of 16 places, 4 of 5 seeds: The default (as `new` plans it) keeps the promise."),
     ],
 )  # fmt: skip
 def test_a_scrap_of_the_table_keeps_no_promise(

@@ -22,6 +22,7 @@ Talwalkar, Non-stochastic best arm identification and hyperparameter optimizatio
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -39,7 +40,7 @@ class Params(params.Params):
     epochs: int = Field(default=8, ge=1, le=1000)
     """Passes over the training samples where the pretrained weights train."""
     min_steps: int = Field(default=100, ge=1, le=100_000)
-    """But so many that the steps are no fewer: with few samples an epoch is only a few of them."""
+    """But so many that the steps are no fewer: with few samples an epoch is only a few of them. 1000 at most."""
     backbone_learning_rate: float | None = Field(default=None, gt=0, le=1)
     """Of the pretrained weights; null: the strategy's own, which is for convolutions, and 1e-4 for networks with layer
     normalisation, such as transformers."""
@@ -53,6 +54,8 @@ def choose(params: Params, line: Line) -> tuple[Choice, dict[str, Any]]:
 
     given = advice.given(line, params.epochs, params.min_steps, params.backbone_learning_rate)
     advised = advice.advise(given.facts)
+    if given.capped:
+        advised = replace(advised, reasons=(given.capped, *advised.reasons))
     for reason in advised.reasons:
         line.job.say(f"auto: {reason}")
     result = race.race(line, [given.choice(name) for name in advised.order[:3]], given.epochs, params.race_samples)

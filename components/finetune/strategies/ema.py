@@ -56,8 +56,12 @@ class Mean(Callback):
 
     def __init__(self, start: Start, decay: float) -> None:
         super().__init__(start)
+        from components.finetune.averaging import STATISTICS
+
         self.decay, self.steps = decay, 0
-        self.now = {k: v for k, v in start.model.state_dict().items() if v.is_floating_point()}
+        model = start.model  # whose other buffers, such as a table of word vectors, do not move
+        self.now = {k: v.detach() for k, v in model.named_parameters()}
+        self.now |= {k: v for k, v in model.named_buffers() if k.rpartition(".")[2] in STATISTICS}
         self.mean = {k: v.detach().clone() for k, v in self.now.items()}
 
     def after_step(self) -> None:

@@ -75,6 +75,8 @@ def fisher(start: Start, classifier: nn.Linear | None, num_samples: int) -> list
     backbone, train, seed = start.model.backbone.eval(), start.train, start.settings.seed
     parameters = list(backbone.parameters())
     found = [torch.zeros_like(p) for p in parameters]
+    if not parameters:
+        return found
     order = samples.keyed_rng(seed, 0, "samples of the Fisher information").permutation(len(train.rows))[:num_samples]
     for place in start.job.progress(np.sort(order), "Fisher information", len(order)):
         inputs = (torch.from_numpy(a).to(start.fabric.device) for a in train.collate(train.rows[place : place + 1]))

@@ -54,9 +54,15 @@ def phases(params: Params) -> list[Phase]:
     second = everything(params.head_learning_rate, params.backbone_learning_rate)
     callback = partial(OldAnswers, weight=params.weight, temperature=params.temperature)
     return [
-        Phase("probe", params.probe_epochs, head_only(params.learning_rate), cached=True),
+        Phase("probe", params.probe_epochs, head_only(params.learning_rate), cached=True, callback=_asking),
         Phase("lwf", params.epochs, second, frozen_norm=True, callback=callback),
     ]
+
+
+def _asking(start: Start) -> Callback:
+    """Nothing trains where there is no classifier to keep the answers of."""
+    source_head(start, "lwf")
+    return Callback(start)
 
 
 class OldAnswers(Callback):

@@ -71,6 +71,29 @@ def test_layers_that_can_be_merged_into_are_found_and_no_others() -> None:
     assert adapters.adaptable(model.backbone, inputs) == ["linear", "convolution"]
 
 
+def test_it_is_checked_in_full_float32_whatever_the_device_takes_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convolutions on a GPU are of TF32 else, whose rounding is more than a check allows."""
+    found: list[tuple[bool, str, bool]] = []
+    real = adapters.functional_call
+
+    def watching(*given: object) -> torch.Tensor:
+        cudnn = torch.backends.cudnn
+        found.append((cudnn.allow_tf32, torch.get_float32_matmul_precision(), cudnn.enabled))
+        return real(*given)
+
+    monkeypatch.setattr(adapters, "functional_call", watching)
+    torch.set_float32_matmul_precision("high")
+    try:
+        model, inputs = toy()
+        adapters.add(model.backbone, adapters.adaptable(model.backbone, inputs), 2, 4, 0.0, seed=1)
+        adapters.merge(model, inputs)
+        assert set(found) == {(False, "highest", True)}
+        assert torch.get_float32_matmul_precision() == "high"
+        assert torch.backends.cudnn.allow_tf32
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 def test_merged_weight_is_the_old_one_and_the_scaled_product_of_the_two() -> None:
     model, inputs = toy()
     old = {k: v.clone() for k, v in model.state_dict().items()}

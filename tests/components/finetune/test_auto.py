@@ -19,6 +19,7 @@ from components.finetune import advice, race, stage
 from components.finetune.advice import Facts
 from components.finetune.race import Ran
 from components.job import Job
+from components.model import TransferModel
 from pipelines import dag
 
 ROOT = Path(__file__).parents[3]
@@ -264,6 +265,37 @@ def test_a_budget_that_is_too_small_is_told_with_what_it_takes() -> None:
     found = race.race(line, entrants, 8, 1199)
     assert found.chosen.name == "linear_probe"
     assert found.why == "no race: it needs 1200 samples, race_samples is 1199; linear_probe by the advice"
+
+
+def test_epochs_are_capped_where_steps_are_few_and_it_is_said(
+    whole: tuple[Path, dict[str, bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert advice.capped(1000, 3, 3000) == ""
+    told = "min_steps: 9000 would take 3000 epochs of 3 steps; 1000 are the most, 3000 steps"
+    assert advice.capped(3000, 3, 9000) == told
+    line: Any = SimpleNamespace(
+        network=lambda: TransferModel(SmallNetwork(), 2), settings=SimpleNamespace(batch_size=32),
+        team=SimpleNamespace(must_agree=lambda *_: None),
+    )  # fmt: skip
+    monkeypatch.setattr(advice, "measured", lambda *_: FACTS)
+    found = advice.given(line, 8, 9000, None)
+    assert found.epochs == 1000
+    assert "min_steps: 9000 would take 3000 epochs" in found.capped
+    assert [found.choice(name).spec()["epochs"] for name in ("full", "wise_ft", "llrd")] == [1000] * 3
+
+
+class SmallNetwork(nn.Module):
+    """Features as they are given."""
+
+    num_features = 2
+
+
+def test_a_cap_stands_in_the_advice(whole: tuple[Path, dict[str, bytes]], monkeypatch: pytest.MonkeyPatch) -> None:
+    root, _ = whole
+    monkeypatch.setattr(advice, "MOST_EPOCHS", 2)
+    job = job_of(Job, root)
+    stage.run(params(**SHORT, strategy={**AUTO, "min_steps": 1000, "race_samples": 0}), job)
+    assert read_json(job.building / "advice.json")["reasons"][0].startswith("min_steps: 1000 would take ")
 
 
 def test_options_reach_what_is_taken() -> None:

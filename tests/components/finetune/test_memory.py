@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,13 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import training
+from lightning_fabric import Fabric
 from tiny_training import digests, run, upstream
 from training import data, network, pixels, start
 
 from components.contracts import read_json
-from components.finetune import loop, memory
+from components.finetune import course, loop, memory
 from components.finetune.memory import OutOfMemory, Pieces
-from components.finetune.phases import Callback, Phase, Step, everything
+from components.finetune.phases import Callback, End, Phase, Step, everything
 from components.job import Job
 from components.model import TransferModel
 
@@ -86,6 +89,96 @@ def test_a_step_that_failed_leaves_no_trace_in_the_statistics(tmp_path: Path) ->
         loop.set_up = real
     states = failed.state_dict(), knew.state_dict()
     assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
+
+
+def test_of_the_buffers_only_what_a_step_moves_is_kept() -> None:
+    """A table of word vectors as large as a network is not cloned in each step."""
+    model = network().train()
+    model.register_buffer("table", torch.zeros(10, 3))
+    still = next(m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)).eval()
+    kept = {id(buffer) for buffer in memory.moving(model)}
+    names = {name for name, buffer in model.named_buffers() if id(buffer) in kept}
+    assert {name.rpartition(".")[2] for name in names} == {"running_mean", "running_var", "num_batches_tracked"}
+    assert id(model.table) not in kept
+    assert id(still.running_mean) not in kept, "it is in eval mode"
+    assert not list(memory.moving(model.eval()))
+
+
+def test_a_step_keeps_nothing_but_statistics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    real = memory.kept
+    monkeypatch.setattr(memory, "kept", lambda given: asked.append(len(found := list(given))) or real(found))
+    train(tmp_path)  # all norms in eval mode
+    assert set(asked) == {0}
+
+
+def test_the_failed_steps_graph_is_gone_before_the_next_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[Any] = []
+    alive: list[bool] = []
+
+    class Watching(Callback):
+        def penalty(self, step: Step) -> None:
+            held.append(weakref.ref(step.features))
+
+    def backward(self: Fabric, value: torch.Tensor, *_: Any, **__: Any) -> None:
+        if len(held) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        value.backward()
+
+    real = memory.put_back
+    monkeypatch.setattr(memory, "put_back", lambda given: alive.append(held[0]() is not None) or real(given))
+    monkeypatch.setattr(Fabric, "backward", backward)
+    train(tmp_path, replace(LAYERS, callback=Watching))
+    assert alive == [False]
+
+
+def out(*_: Any) -> Any:
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+@pytest.mark.parametrize("where", ["set_up", "measure", "finish"])
+def test_out_of_memory_outside_of_the_steps_is_told_too(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phase = LAYERS
+    if where == "measure":
+        monkeypatch.setattr(loop, "measure", out)
+    else:
+        phase = replace(phase, **{"callback" if where == "set_up" else "finish": out})
+    with pytest.raises(OutOfMemory, match=r"memory ran out in full full.*Take a smaller"):
+        whole_run(tmp_path, phase)
+
+
+def whole_run(place: Path, phase: Phase, **changed: Any) -> course.Course:
+    model, given = network(), data(*pixels())
+    whole = {"train": given, "validation": given}
+    return course.run(
+        model, [phase], lambda one: start(model, one, place, given, **changed), whole, training.scaled, place, "full"
+    )
+
+
+def test_what_comes_after_the_epochs_judges_in_smaller_batches_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    real = loop.measure
+
+    def watching(network: Any, given: Any, decision: Any, batch: int, *rest: Any) -> dict[str, float]:
+        sizes.append(batch)
+        return real(network, given, decision, batch, *rest)
+
+    def finish(end: End) -> dict[str, float]:
+        end.renew_statistics()
+        return {}
+
+    monkeypatch.setattr(loop, "measure", watching)
+    renewed: list[int] = []
+    renew = loop.renew_statistics
+    monkeypatch.setattr(loop, "renew_statistics", lambda n, d, s, v: renewed.append(s.batch_size) or renew(n, d, s, v))
+    with room_for(4):
+        whole_run(tmp_path, replace(LAYERS, finish=finish))
+    assert sizes == [4, 4], "after the epoch, and after what came then"
+    assert renewed == [4]
 
 
 class Fixed(Pieces):

@@ -84,8 +84,31 @@ def test_shares_are_of_the_distribution_that_was_asked_for() -> None:
     drawn = [mixing.draw(8, 0.2, 0, (8, 8), 3, 0, i).share for i in range(2000)]
     folded = np.random.default_rng(0).beta(0.2, 0.2, 20000)
     assert np.mean(drawn) == pytest.approx(np.maximum(folded, 1 - folded).mean(), abs=0.01)
-    areas = [1 - mixing.draw(8, 0, 1, (32, 32), 3, 0, i).share for i in range(2000)]
-    assert 0.1 < np.mean(areas) < 0.25  # boxes at the edge are cut: less than the quarter that was drawn
+
+
+def test_boxes_are_the_papers() -> None:
+    """Of any area, cut at the edge; by hand of as many draws from numpy."""
+    drawn = [mixing.draw(8, 0, 1, (32, 32), 3, 0, i) for i in range(3000)]
+    areas = np.array([one.share if one.own_inside else 1 - one.share for one in drawn])
+    assert [one.own_inside for one in drawn] == [area > 0.5 for area in areas]
+    rng = np.random.default_rng(0)
+    half = 32 * np.sqrt(1 - rng.random((20000, 1))) / 2
+    centre = rng.integers(0, 32, (20000, 2))
+    by_hand = np.prod(np.clip(np.round(centre + half), 0, 32) - np.clip(np.round(centre - half), 0, 32), 1) / 32**2
+    assert np.mean(areas) == pytest.approx(by_hand.mean(), abs=0.012)
+    assert by_hand.mean() == pytest.approx(0.32, abs=0.01)
+    assert (areas > 0.5).mean() == pytest.approx((by_hand > 0.5).mean(), abs=0.02)
+    assert areas.max() > 0.9
+
+
+def test_a_box_of_more_than_half_of_the_image_is_the_samples_own() -> None:
+    own, other = np.zeros((1, 3, 4, 4)), np.ones((1, 3, 4, 4))
+    box = (slice(0, 3), slice(0, 4))
+    inside = mixing.Mix(np.array([0]), 0.75, box, own_inside=True)
+    assert inside.apply(own, other)[0, 0].sum(axis=1).tolist() == [0, 0, 0, 4]
+    assert inside.part(slice(0, 1)).own_inside
+    around = mixing.Mix(np.array([0]), 0.25, box)
+    assert around.apply(own, other)[0, 0].sum(axis=1).tolist() == [4, 4, 4, 0]
 
 
 def test_processes_mix_what_one_does() -> None:
@@ -228,12 +251,46 @@ def test_a_gradient_that_is_no_number_stops_with_the_step_and_the_key_to_change(
 
     phase = replace(FULL, callback=Root)
     with pytest.raises(
-        loop.TrainingError, match=r"length of the gradient of full is nan in epoch 1, step 1.*learning_rate"
+        loop.TrainingError, match=r"length of the gradient of full is nan in epoch 1, step 1.*a learning rate is too"
     ):
         loop.train_phase(start(network(), phase, tmp_path, data(*pixels())), phase, tmp_path / "k.safetensors", "full")
 
 
 def test_a_rate_that_is_too_high_is_told_so(tmp_path: Path) -> None:
-    phase = Phase("full", 5, everything(1e30, 1e30))
-    with pytest.raises(loop.TrainingError, match=r"lower finetune.strategy.learning_rate"):
+    phase = Phase("full", 5, everything(1e30, 1e21))
+    told = r"learning rate is too high: 1e\+30 \(head\), 1e\+21 \(backbone\)\.$"
+    with pytest.raises(loop.RateTooHigh, match=told):
         loop.train_phase(start(network(), phase, tmp_path, data(*pixels())), phase, tmp_path / "k.safetensors", "full")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "references", "told"),
+    [
+        (
+            {"name": "lp_ft", "probe_epochs": 1, "head_learning_rate": 1.0, "backbone_learning_rate": 1.0},
+            [],
+            r"\(head\), .*\(backbone\)\. Lower finetune\.strategy\.learning_rate or finetune\.strategy\."
+            r"head_learning_rate or finetune\.strategy\.backbone_learning_rate\.$",
+        ),
+        (
+            {"name": "linear_probe", "epochs": 1},
+            ["from_scratch"],
+            r"from_scratch has a rate of its own: lower finetune\.max_gradient_norm, or take it out of references\.$",
+        ),
+    ],
+)
+def test_a_rate_that_is_too_high_is_told_with_the_keys_that_the_strategy_has(
+    strategy: dict[str, Any], references: list[str], told: str, tmp_path: Path, make_job: Callable[..., Job],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Where the backbone trains, the loss is no number."""
+    real = loop.measure
+
+    def wrong(network: Any, *rest: Any) -> dict[str, float]:
+        found = real(network, *rest)
+        return {**found, "validation_loss": float("nan")} if "backbone." in "".join(network.state_dict()) else found
+
+    upstream(tmp_path)
+    monkeypatch.setattr(loop, "measure", wrong)
+    with pytest.raises(loop.TrainingError, match=told):
+        run(make_job, tmp_path, strategy=strategy, references=references)

@@ -423,3 +423,29 @@ def test_ewc_says_what_its_information_is_of(tmp_path: Path, capsys: pytest.Capt
         callback_of("ewc", begun("ewc", tmp_path, head=head))
         said = capsys.readouterr()
         assert words in " ".join((said.out + said.err).split())
+
+
+@pytest.mark.parametrize("name", ["l2_sp", "ewc"])
+def test_a_backbone_without_parameters_has_nothing_to_hold(name: str, tmp_path: Path) -> None:
+    class Bare(nn.Module):
+        num_features = 6
+
+        def forward(self, rows: torch.Tensor) -> torch.Tensor:
+            return rows
+
+    network = TransferModel(Bare(), 3)
+    trained(name, tmp_path, network, epochs=1)
+    assert bool(network.head.weight.detach().any())
+
+
+def test_lwf_asks_for_the_classifier_before_anything_trains(tmp_path: Path) -> None:
+    choice = plugins.choose("finetune.strategies", {"name": "lwf", "probe_epochs": 1, "epochs": 1})
+    network = model()
+    whole = {"train": data(), "validation": data()}
+    with pytest.raises(InputError, match=r"finetune\.strategy: lwf"):
+        course.run(
+            network, choice.load().phases(choice.params), lambda one: start(network, one, tmp_path, data(), head=False),
+            whole, training.scaled, tmp_path, "main",
+        )  # fmt: skip
+    assert not (tmp_path / "0.safetensors").exists()
+    assert not network.head.weight.detach().any()

@@ -58,6 +58,14 @@ def test_shares_that_make_no_sense_are_refused(wrong: list[float]) -> None:
         params(label_shares=wrong)
 
 
+def test_that_the_strategy_was_chosen_on_all_labels_is_said(tmp_path: Path, make_job: Callable[..., Job]) -> None:
+    upstream(tmp_path)
+    auto = {"name": "auto", "epochs": 1, "min_steps": 1, "race_samples": 0}
+    _, job = run(make_job, tmp_path, strategy=auto, references=[], label_shares=[0.5])
+    notes = [read_record(RunRecord, job.building / f"runs/{name}/run.json").note for name in ("main", "main_50")]
+    assert ["chosen on all labels: auto took" in note for note in notes] == [False, True]
+
+
 def test_every_run_is_made_of_each_share_too(
     tmp_path: Path, make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ import factories
 import numpy as np
 import pandas as pd
 import pytest
-from tiny_training import digests, params, run, upstream
+from tiny_training import BACKBONE, digests, params, run, upstream
 
 from components import plugins
 from components.contracts import InputError, read_json
@@ -102,6 +102,24 @@ def test_folded_head_gives_the_logits_of_the_standardised_one(tmp_path: Path, ma
 def test_mistakes_in_params_are_told_with_what_is_allowed(changed: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         params(**changed)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "epochs"),
+    [
+        ({"name": "lp_ft", "probe_epochs": 1000, "epochs": 1}, 1001),
+        ({"name": "soup", "epochs": 600, "backbone_learning_rates": [1e-4, 2e-4]}, 1220),
+    ],
+)
+def test_a_reference_is_given_as_many_epochs_as_main_however_many(strategy: dict[str, Any], epochs: int) -> None:
+    given = params(strategy=strategy)
+    plans = stage._plans(given, given.strategy, {"backbone": BACKBONE})
+    for name in ("frozen_probe", "from_scratch"):
+        spec, phases, _ = plans[name]
+        assert (spec["epochs"], [phase.epochs for phase in phases]) == (epochs, [epochs])
+    probe = plugins.choose("finetune.strategies", {"name": "linear_probe", "epochs": 7})
+    short = params(strategy={"name": "full", "epochs": 7})
+    assert stage._plans(short, short.strategy, {"backbone": BACKBONE})["frozen_probe"][0] == probe.spec()
 
 
 def test_record_is_plain_json(tmp_path: Path, make_job: Callable[..., Job]) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 from training import data, network, pixels
 
 from components import plugins
-from components.finetune import averaging
+from components.finetune import averaging, loop
 from components.finetune.phases import End
 from components.model import TransferModel
 
@@ -169,7 +169,8 @@ def test_ema_keeps_the_running_mean_of_every_step(decay: float, tmp_path: Path) 
 
     def watched(self: Any) -> None:
         real(self)
-        trajectory.append(model.head.weight.detach().numpy().copy())
+        assert model.head.scale is not None
+        trajectory.append((model.head.weight / model.head.scale).detach().numpy())  # as it is once it is folded
 
     trajectory.append(model.head.weight.detach().numpy().copy())
     strategy.Mean.after_step = watched
@@ -179,7 +180,7 @@ def test_ema_keeps_the_running_mean_of_every_step(decay: float, tmp_path: Path) 
         strategy.Mean.after_step = real
     assert len(trajectory) == 1 + 2 * 3
     expected = mean_of(trajectory[: 1 + 3 * done.best_epoch], decay)
-    np.testing.assert_allclose(model.head.weight.detach().numpy(), expected, atol=1e-7)
+    np.testing.assert_allclose(model.head.weight.detach().numpy(), expected, rtol=1e-6, atol=1e-7)
     assert float(np.abs(expected - trajectory[3 * done.best_epoch]).max()) > 1e-5, "it is not the last weights"
 
 
@@ -204,3 +205,46 @@ def test_the_mean_is_there_while_judged_and_survives_a_kill(tmp_path: Path) -> N
         one.after_step()
     assert all(torch.equal(mean.mean[k], other.mean[k]) for k in mean.mean)
     assert other.steps == 2
+
+
+def test_the_mean_is_of_what_moves(tmp_path: Path) -> None:
+    """A table that is no parameter stands in no copy: it may be larger than all else."""
+    strategy = plugins.load("finetune.strategies", "ema")
+    model = network()
+    model.backbone.register_buffer("table", torch.zeros(10, 3))
+    mean = strategy.Mean(training.start(model, strategy.phases(strategy.Params())[0], tmp_path, data(*pixels())), 0.9)
+    last = {name.rpartition(".")[2] for name in mean.mean}
+    assert last == {"weight", "bias", "running_mean", "running_var"}
+    assert {name for name, _ in model.named_parameters()} <= mean.mean.keys()
+
+
+class Normed(nn.Module):
+    """Rows [n, 2] normalised."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(2, momentum=0.3)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return self.norm(rows)
+
+
+@pytest.mark.parametrize("num", [33, 64, 70])
+def test_renewed_statistics_are_means_over_the_samples_and_no_batch_has_one(num: int) -> None:
+    """33 at 32 a batch were one of 32 and one of 1, which has no statistics."""
+    rows = np.random.default_rng(3).normal(2, 3, (num, 2)).astype(np.float32)
+    model = Normed().eval()
+    batches: list[np.ndarray] = []
+    model.register_forward_pre_hook(lambda _, given: batches.append(given[0].numpy().astype(np.float64)))
+    given = data(rows, np.zeros(num, np.int64))
+    loop.renew_statistics(model, given, training.settings(batch_size=32), torch.device("cpu"))
+    assert sorted(map(len, batches)) in ([16, 17], [32, 32], [23, 23, 24])
+    shares = np.array([len(one) for one in batches]) / num
+    assert model.norm.running_mean is not None
+    assert model.norm.running_var is not None
+    np.testing.assert_allclose(model.norm.running_mean.numpy(), rows.mean(axis=0), rtol=1e-5)
+    variances = np.array([one.var(axis=0, ddof=1) for one in batches])
+    np.testing.assert_allclose(model.norm.running_var.numpy(), shares @ variances, rtol=1e-5)
+    assert model.norm.momentum == 0.3
+    assert not model.training
+    loop.renew_statistics(nn.Linear(2, 2), given, training.settings(), torch.device("cpu"))  # nothing to renew
