@@ -176,7 +176,7 @@ def current(lines: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict
     """Lines of which one may be held against another, and how many of each strategy are left out.
 
     Of lines with different digests the newest, the last in the file, decide: of the loop's options and of a set's for
-    everybody (but `default` has a loop of its own), of a strategy's for its row.
+    everybody (but `default` has a loop of its own), of a strategy's on a set for its row there.
     """
     given = list(lines)
     newest = {of: part for line in given for of, part in _digests(line)}
@@ -186,14 +186,14 @@ def current(lines: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict
     return kept, {strategy: num for strategy, num in left.items() if num}
 
 
-def _digests(line: dict[str, Any]) -> list[tuple[tuple[str, Any], str]]:
+def _digests(line: dict[str, Any]) -> list[tuple[tuple[Any, ...], str]]:
     if not line.get("digest"):
         return []
     loop, data, strategy = line["digest"].split("/")
     return [
         (("loop", line["strategy"] == plans.DEFAULT), loop),
         (("set", line["set"]), data),
-        (("strategy", line["strategy"]), strategy),
+        (("strategy", line["set"], line["strategy"]), strategy),
     ]
 
 

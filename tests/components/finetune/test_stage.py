@@ -95,7 +95,7 @@ def test_folded_head_gives_the_logits_of_the_standardised_one(tmp_path: Path, ma
     [
         ({"strategy": {"name": "ful"}}, "did you mean `full`"),
         ({"strategy": {"name": "full", "epoch": 3}}, "did you mean `epochs`"),
-        ({"batch_size": 1}, "greater than or equal to 2"),
+        ({"batch_size": 1}, "whole number from 2 to 4096"),
         ({"references": ["scratch"]}, "from_scratch"),
     ],
 )
