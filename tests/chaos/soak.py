@@ -64,6 +64,8 @@ class Soak:
     """Samples of each serve process."""
     done: Counter[str] = field(default_factory=Counter)
     """Faults that were done."""
+    recorded: set[str] = field(default_factory=set)
+    """Prefect's runs that have, or had, a record."""
 
 
 def _flow_runs(root: Path) -> list[dict[str, Any]]:
@@ -187,6 +189,7 @@ def _live(soak: Soak, serve: served.Serve, until: int, chance: random.Random) ->
             name = chance.choice(faults)
             soak.done[name] += FAULTS[name](soak)
             next_fault = time.monotonic() + chance.uniform(1, 4) * soak.pace
+        soak.recorded |= {r.flow_run_id for r in runs.history(soak.root) if r.flow_run_id}  # old ones go meanwhile
         with process.oneshot():
             samples.append(
                 Sample(time.monotonic(), process.num_fds(), process.num_threads(), process.memory_info().rss,
@@ -225,7 +228,7 @@ def _judge(soak: Soak, seconds: float) -> list[tuple[str, str, str, bool]]:
     records = runs.history(root)
     once = Counter(r.flow_run_id for r in records if r.flow_run_id and not r.of)
     double = [run for run, times in once.items() if times > 1]
-    recorded = {r.flow_run_id for r in records}
+    recorded = soak.recorded | {r.flow_run_id for r in records}
     began = [r for r in flow_runs if r["began"]]
     plain = {_plain(name) for name in recorded}
     told = ("nobody served", "shutting down")  # ended before it had begun, and made up for by the next serve

@@ -131,5 +131,5 @@ def test_a_batch_size_left_to_us_is_32_on_a_cpu_and_the_record_says_so(
     probe = {"strategy": {"name": "linear_probe", "epochs": 1}, "references": []}
     _, job = run(make_job, tmp_path, **probe, batch_size="auto")
     assert "batches of 32, by the memory there was" in read_json(job.building / "runs/main/run.json")["note"]
-    with pytest.raises(ValueError, match="greater than or equal to 2"):
+    with pytest.raises(ValueError, match="whole number from 2 to 4096"):
         params(batch_size=1)
