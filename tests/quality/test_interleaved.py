@@ -125,7 +125,8 @@ def test_make_benchmarks_runs_all_and_fails_at_the_end(tmp_path: Path) -> None:
     (home / "c.py").write_text("raise ValueError\n")
 
     def make() -> subprocess.CompletedProcess[str]:
-        env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        own = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}  # `make test` runs this
+        env = {**own, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
         command = ["make", "-o", "setup", "benchmarks"]
         return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
 
