@@ -22,7 +22,8 @@ from components.model import TransferModel
 
 LAYER_ROUNDING, NETWORK_ROUNDING = 1e-4, 1e-3
 """Of the largest value. Rounding in float32 stays far below both (at most 4e-6 in eleven networks of timm, random
-weights, 2026-11-22); a layer that is merged wrongly is off by the size of its correction."""
+weights, 2026-11-22, by a script that was not kept); a layer that is merged wrongly is off by the size of its
+correction."""
 Watch = Callable[[str, Any, tuple[Any, ...], torch.Tensor], None]
 """Of a layer that the network calls: its name, itself, what it was given, what it gave."""
 

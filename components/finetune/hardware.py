@@ -2,7 +2,8 @@
 
 On a CPU training is in float32 unless bf16 is asked for: even where the processor has it a step took 1.3 to 4 times as
 long (EfficientNet-Lite0 at 64 and 128 px, ResNet-18 at 64 px, torch 2.13, AMD EPYC with avx512_bf16, two cores,
-2026-11). What follows for a GPU is decided by pure functions, which are tested; none of it was run on a GPU here.
+2026-11; single trials by a script that was not kept). What follows for a GPU is decided by pure functions, which are
+tested; none of it was run on a GPU here.
 """
 
 from __future__ import annotations

@@ -104,14 +104,6 @@ def test_of_the_buffers_only_what_a_step_moves_is_kept() -> None:
     assert not list(memory.moving(model.eval()))
 
 
-def test_a_step_keeps_nothing_but_statistics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
-    real = memory.kept
-    monkeypatch.setattr(memory, "kept", lambda given: asked.append(len(found := list(given))) or real(found))
-    train(tmp_path)  # all norms in eval mode
-    assert set(asked) == {0}
-
-
 def test_the_failed_steps_graph_is_gone_before_the_next_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[Any] = []
     alive: list[bool] = []
